@@ -1,0 +1,341 @@
+"""The composition root: the only place that names concrete classes and starts things."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from waypost import __version__
+from waypost.config.settings import Settings, load_settings
+from waypost.control import ControlServer
+from waypost.delivery.discard import DiscardTransport
+from waypost.delivery.maildir import MaildirTransport, mailbox_names
+from waypost.delivery.smtp import SmtpTransport
+from waypost.delivery.transport import Transport
+from waypost.dispatch.dispatcher import Dispatcher
+from waypost.dispatch.reports import Reporter
+from waypost.errors import ConfigError
+from waypost.intake.acceptance import Acceptance
+from waypost.intake.smtp_listener import SmtpListener
+from waypost.mail.address import AddressLiteral, IPAddress
+from waypost.mail.envelope import QueueId
+from waypost.net.gate import Gate
+from waypost.net.interfaces import OwnAddresses
+from waypost.net.networks import Networks
+from waypost.observe import Log
+from waypost.queue.spool import Spool
+from waypost.queue.sqlite import SqliteStore
+from waypost.queue.store import Action
+from waypost.routing.mailboxes import MailboxNames
+from waypost.routing.table import RoutingTable
+
+# How long sessions and attempts under way may take to end when the hub is told to stop.
+DRAIN_S = 10.0
+
+
+def mailbox_root(settings: Settings) -> Path:
+    """Where Maildirs lie."""
+    return settings.data_dir / settings.mailboxes.root
+
+
+def make_gate(
+    settings: Settings,
+    own: OwnAddresses,
+    listening: Callable[[], frozenset[tuple[IPAddress | None, int]]] = frozenset,
+) -> Gate:
+    """The gate these settings ask for."""
+    return Gate(trusted=Networks(settings.trusted), own=own, listening=listening)
+
+
+def make_own_addresses(settings: Settings) -> OwnAddresses:
+    """Our addresses as these settings say."""
+    return OwnAddresses(follow_interfaces=settings.follow_interfaces, extra=settings.extra_own)
+
+
+def make_table(
+    settings: Settings, own: OwnAddresses, mailboxes: MailboxNames, gate: Gate
+) -> RoutingTable:
+    """The route table these settings ask for; the command line explains with the same one."""
+    return RoutingTable(
+        settings.routing,
+        own=own,
+        trusted=Networks(settings.trusted),
+        mailboxes=mailboxes,
+        gate=gate,
+    )
+
+
+def make_mailbox_names(settings: Settings) -> MailboxNames:
+    """The mailboxes configured, and those on disk."""
+    return MailboxNames(settings.mailboxes, mailbox_names(mailbox_root(settings)))
+
+
+class Hub:
+    """A running Waypost."""
+
+    def __init__(self, settings: Settings, log: Log, reload_from: Mapping[str, Any]) -> None:
+        """`reload_from`: the arguments `load_settings` is called with again on a reload."""
+        self._settings = settings
+        self._log = log
+        self._reload_from = reload_from
+        self._stop = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.data_dir.chmod(0o700)
+        self._own = make_own_addresses(settings)
+        self._listeners: list[SmtpListener] = []
+        self._gate = make_gate(settings, self._own, self._listening)
+        self._mailboxes = make_mailbox_names(settings)
+        self._table = make_table(settings, self._own, self._mailboxes, self._gate)
+        self._spool = Spool(settings.data_dir / "content")
+        self._store = SqliteStore(settings.data_dir, self._spool)
+        self._acceptance = Acceptance(
+            store=self._store,
+            spool=self._spool,
+            table=self._table,
+            own=self._own,
+            hostname=settings.hostname,
+            log=log,
+        )
+        self._maildir = MaildirTransport(
+            mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
+        )
+        self._smtp = SmtpTransport(
+            self._gate, helo=self._helo, delivery_port=settings.routing.delivery_port
+        )
+        transports: dict[str, Transport] = {
+            "mailbox": self._maildir,
+            "smtp": self._smtp,
+            "lmtp": self._smtp,
+            "direct": self._smtp,
+            "discard": DiscardTransport(),
+        }
+        self._dispatcher = Dispatcher(
+            self._store,
+            transports,
+            Reporter(
+                next_id=self._store.next_id,
+                table=lambda: self._table,
+                retry=lambda: self._settings.retry,
+                hostname=lambda: self._settings.hostname,
+                log=log,
+            ),
+            retry=lambda: self._settings.retry,
+            log=log,
+        )
+        self._control = ControlServer(
+            settings.data_dir,
+            {
+                "status": self._status,
+                "act": self._act,
+                "hold-new": self._hold_new,
+                "reload": self._reload_asked,
+            },
+        )
+
+    async def run(self) -> None:
+        """Start, serve until told to stop, drain. Raises OSError when an address is taken."""
+        log = self._log
+        swept = await asyncio.to_thread(self._spool.sweep, self._store.live_content)
+        if swept:
+            log.event("swept", files=swept)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        try:
+            for settings in self._settings.listeners:
+                await self._listen(settings)
+            await self._control.start()
+            self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
+            self._spawn(self._dispatcher.run(), "dispatcher")
+            # What is made by now stays: the collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
+            log.event("ready", version=__version__, data=self._settings.data_dir)
+            await self._stop.wait()
+            log.event("stopping")
+        finally:
+            await self._shut_down()
+
+    def reload(self) -> str | None:
+        """Read the configuration again; the fault that kept the old one, or None."""
+        try:
+            settings = load_settings(**self._reload_from)
+        except ConfigError as error:
+            for fault in error.faults:
+                self._log.event("reload-refused", why=fault)
+            return str(error)
+        if settings.data_dir != self._settings.data_dir:
+            why = "data_dir cannot change while the hub runs"
+            self._log.event("reload-refused", why=why)
+            return why
+        self._spawn(self._apply(settings), "reload")
+        return None
+
+    async def _apply(self, settings: Settings) -> None:
+        old = self._settings
+        self._settings = settings
+        if (old.follow_interfaces, old.extra_own) != (
+            settings.follow_interfaces,
+            settings.extra_own,
+        ):
+            self._own.reconfigure(
+                follow_interfaces=settings.follow_interfaces, extra=settings.extra_own
+            )
+        self._gate.trusted = Networks(settings.trusted)
+        mailboxes = MailboxNames(settings.mailboxes)
+        mailboxes.carry_over(self._mailboxes)
+        self._mailboxes = mailboxes
+        self._table = make_table(settings, self._own, mailboxes, self._gate)
+        self._acceptance.table = self._table
+        self._acceptance.hostname = settings.hostname
+        self._smtp.delivery_port = settings.routing.delivery_port
+        kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
+        gone = [entry for entry in self._listeners if entry not in kept]
+        self._listeners = kept
+        for listener in kept:
+            listener.configure(
+                trusted=Networks(settings.trusted),
+                limits=settings.limits,
+                hostname=settings.hostname,
+            )
+        for listener in gone:
+            listener.stop_listening()
+            self._spawn(listener.drain(DRAIN_S), "drain")
+        there = [entry.settings for entry in kept]
+        for wanted in settings.listeners:
+            if wanted not in there:
+                try:
+                    await self._listen(wanted)
+                except OSError as error:
+                    self._log.event("reload-trouble", why=error.strerror)
+        self._log.event("reloaded", source=settings.source)
+
+    async def _listen(self, settings: Any) -> None:
+        listener = SmtpListener(
+            settings,
+            acceptance=self._acceptance,
+            trusted=Networks(self._settings.trusted),
+            limits=self._settings.limits,
+            hostname=self._settings.hostname,
+            log=self._log,
+        )
+        await listener.start()
+        self._listeners.append(listener)
+
+    async def _shut_down(self) -> None:
+        await self._control.close()
+        await asyncio.gather(*(listener.drain(DRAIN_S) for listener in self._listeners))
+        for task in self._background:
+            task.cancel()
+        await self._dispatcher.drain(DRAIN_S)
+        await self._smtp.close()
+        await self._maildir.close()
+        await self._spool.close()
+        await self._store.close()
+        self._log.event("stopped")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._background.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A background task that dies takes the hub down: a supervisor starts a sound one."""
+        self._background.remove(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.event("bug", task=task.get_name(), why=repr(task.exception()))
+            self._stop.set()
+
+    def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
+        self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))
+
+    def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
+        return frozenset(bound for listener in self._listeners for bound in listener.bound)
+
+    def _helo(self, local_ip: IPAddress | None) -> str:
+        if self._settings.hostname is not None:
+            return self._settings.hostname
+        return "localhost" if local_ip is None else str(AddressLiteral(local_ip))
+
+    # What the command line asks for.
+
+    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "hostname": self._settings.hostname,
+            "own": sorted(map(str, self._own.current)),
+            "listeners": [
+                {
+                    "name": listener.settings.name,
+                    "role": listener.settings.role,
+                    "bound": [
+                        [None if ip is None else str(ip), port] for ip, port in listener.bound
+                    ],
+                    "sessions": len(listener.sessions),
+                }
+                for listener in self._listeners
+            ],
+            "active": self._dispatcher.active,
+            "held": self._store.is_held,
+        }
+
+    async def _act(self, request: dict[str, Any]) -> dict[str, Any]:
+        action = Action(request["action"])
+        ids = request.get("ids")
+        if action is Action.RETRY:
+            self._dispatcher.forget_trouble()
+        changed = await self._store.act(
+            action, None if ids is None else [QueueId(entry) for entry in ids]
+        )
+        self._log.event("operator", action=action, ids=ids or "all", recipients=changed)
+        return {"recipients": changed}
+
+    async def _hold_new(self, request: dict[str, Any]) -> dict[str, Any]:
+        held = bool(request["held"])
+        await self._store.hold_all_new(held=held)
+        self._log.event("operator", action="hold-all" if held else "release-all")
+        return {"held": held}
+
+    async def _reload_asked(self, request: dict[str, Any]) -> dict[str, Any]:
+        trouble = self.reload()
+        return {"reloaded": True} if trouble is None else {"error": trouble}
+
+
+def run_hub(settings: Settings, reload_from: Mapping[str, Any]) -> None:
+    """Run a hub until it is told to stop. Raises OSError, StoreInUse, StoreUnavailable."""
+    _raise_file_limit()
+    log = Log(sys.stderr.fileno(), as_json=settings.log_as_json)
+
+    async def main() -> None:
+        await Hub(settings, log, reload_from).run()
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(main())
+    finally:
+        log.close()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is installed; None: asyncio's own."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.new_event_loop
+    return None
+
+
+def _raise_file_limit() -> None:
+    """Every session needs a descriptor; the soft limit is often 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

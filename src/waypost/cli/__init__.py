@@ -1,0 +1,80 @@
+"""The command line: one module for each group of verbs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from waypost import __version__
+from waypost.cli import configuration, mailbox, queue, route, send, sendmail, serve, trace
+from waypost.cli.output import EXIT_LATER, EXIT_NO, EXIT_USAGE, complain
+from waypost.errors import ConfigError, HubUnreachable, TemporaryError, WaypostError
+
+_EPILOG = """\
+Start with "waypost serve"; then mail alerts@[127.0.0.1] on port 2525.
+Exit status: 0 yes, 1 no (refused, not found), 2 usage or configuration error, 75 try again later.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line; the reference is generated from it."""
+    parser = argparse.ArgumentParser(
+        prog="waypost",
+        description="Mail straight to and from IP addresses: a hub, its queue and its tools.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"waypost {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration (default: ./waypost.toml, else /etc/waypost/waypost.toml, if any)",
+    )
+    common.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="data directory (default: data_dir of the configuration, else $WAYPOST_DATA, else"
+        " /var/lib/waypost as root, else $XDG_DATA_HOME/waypost)",
+    )
+    verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
+    for module in (serve, send, sendmail, route, queue, mailbox, trace, configuration):
+        module.add_commands(verbs, common)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+        sys.stdout.flush()
+        return status
+    except ConfigError as error:
+        for fault in error.faults:
+            complain(str(fault))
+        return EXIT_USAGE
+    except HubUnreachable as error:
+        complain(f"{error}; start one with: waypost serve")
+        return EXIT_LATER
+    except TemporaryError as error:
+        complain(str(error))
+        return EXIT_LATER
+    except WaypostError as error:
+        complain(str(error))
+        return EXIT_NO
+    except BrokenPipeError:
+        # The reader of our output has seen enough (as "| head" does).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_NO
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        complain(error.strerror or str(error))
+        return EXIT_NO

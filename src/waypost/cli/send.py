@@ -1,0 +1,171 @@
+"""send: write a message and have it carried."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import mimetypes
+import socket
+import sys
+from email import policy
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from ipaddress import ip_address
+from pathlib import Path
+
+from waypost.cli.context import settings_of
+from waypost.cli.output import (
+    EXIT_LATER,
+    EXIT_NO,
+    EXIT_USAGE,
+    EXIT_YES,
+    complain,
+    paint,
+    printable,
+    say,
+    say_json,
+)
+from waypost.cli.submission import running_hub, submit
+from waypost.errors import AddressError, HubUnreachable, WaypostError
+from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
+from waypost.mail.envelope import Outcome, OutcomeKind
+from waypost.routing.targets import HostPort
+
+
+def add_commands(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    """Add this module's verbs."""
+    send = verbs.add_parser(
+        "send",
+        parents=[common],
+        help="send a message: by the running hub, by --via, or else straight to the literals",
+    )
+    send.add_argument("--to", nargs="+", required=True, metavar="ADDR", help="recipients")
+    send.add_argument("--from", dest="sender", metavar="A", help="sender; <> for none")
+    send.add_argument("--subject", default="", metavar="S")
+    send.add_argument("--body", default="", metavar="TEXT", help="the text; - reads it from stdin")
+    send.add_argument(
+        "--attach", action="append", default=[], type=Path, metavar="F", help="may be repeated"
+    )
+    send.add_argument("--via", metavar="HOST:PORT", help="hand it to this server")
+    send.add_argument("--json", action="store_true", help="one JSON object for each recipient")
+    send.set_defaults(run=_send)
+
+
+def _send(parsed: argparse.Namespace) -> int:
+    settings = settings_of(parsed)
+    try:
+        recipients = [_address(text) for text in parsed.to]
+        via = None if parsed.via is None else _host_port(parsed.via)
+        if via is None:
+            try:
+                via = running_hub(settings)
+            except HubUnreachable:
+                via = None
+        sender = _sender(parsed.sender, recipients, via, settings.hostname)
+    except AddressError as error:
+        complain(str(error))
+        return EXIT_USAGE
+    except ValueError as error:
+        complain(str(error))
+        return EXIT_USAGE
+    content = _compose(parsed, sender, recipients)
+    outcomes = submit(settings, content, sender, recipients, via)
+    return report(recipients, outcomes, as_json=parsed.json)
+
+
+def report(recipients: list[Address], outcomes: list[Outcome], *, as_json: bool) -> int:
+    """Say what became of each recipient; the exit status."""
+    for recipient, outcome in zip(recipients, outcomes, strict=True):
+        if as_json:
+            say_json(
+                {
+                    "recipient": str(recipient),
+                    "outcome": outcome.kind,
+                    "hop": None if outcome.hop is None else str(outcome.hop),
+                    "reply": str(outcome.reply),
+                }
+            )
+            continue
+        colour = "green" if outcome.kind is OutcomeKind.RELAYED else "red"
+        where = f" by {outcome.hop}" if outcome.hop is not None else ""
+        word = "accepted" if outcome.kind is OutcomeKind.RELAYED else str(outcome.kind)
+        say(f"{recipient}: {paint(word, colour)}{where}: {printable(str(outcome.reply))}")
+    kinds = {outcome.kind for outcome in outcomes}
+    if OutcomeKind.FAILED in kinds:
+        return EXIT_NO
+    return EXIT_LATER if OutcomeKind.DEFERRED in kinds else EXIT_YES
+
+
+def _address(text: str) -> Address:
+    """An address as people type it; a bare IP after the @ is read as the literal."""
+    address = Address.parse(text)
+    if isinstance(address.domain, Domain):
+        ip = address.domain.as_ip()
+        if ip is not None:
+            return Address(address.local_part, AddressLiteral(ip))
+    return address
+
+
+def _sender(
+    text: str | None, recipients: list[Address], via: HostPort | None, hostname: str | None
+) -> Address | None:
+    if text in ("", "<>"):
+        return None
+    if text is not None:
+        return _address(text)
+    user = getpass.getuser()
+    if hostname is not None:
+        return Address(user, Domain(hostname))
+    # The literal of the address we would be seen under, so that answers find the way back.
+    domains = [recipient.domain for recipient in recipients]
+    literals = [domain.ip for domain in domains if isinstance(domain, AddressLiteral)]
+    towards = literals[0] if literals else via.host.ip if via is not None else None
+    if towards is None:
+        raise ValueError("say who sends, with --from")
+    return Address(user, AddressLiteral(_source_towards(towards)))
+
+
+def _source_towards(ip: IPAddress) -> IPAddress:
+    """Our address on the way to `ip`: the kernel knows, and no packet is sent to ask it."""
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(ip), 9))
+        except OSError as error:
+            raise ValueError(f"there is no way to {ip}: {error.strerror}") from error
+        return ip_address(probe.getsockname()[0].partition("%")[0])
+
+
+def _host_port(text: str) -> HostPort:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"--via {text}: expected HOST:PORT, as in 127.0.0.1:2525")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ValueError(f"--via {text}: {error.strerror}") from error
+    return HostPort(AddressLiteral(ip_address(found[0][4][0])), int(port))
+
+
+def _compose(parsed: argparse.Namespace, sender: Address | None, to: list[Address]) -> bytes:
+    message = EmailMessage(policy=policy.SMTP)
+    if sender is not None:
+        message["From"] = str(sender)
+    message["To"] = ", ".join(str(address) for address in to)
+    message["Subject"] = parsed.subject
+    message["Date"] = formatdate(localtime=True)
+    domain = sender.domain if sender is not None else "waypost.invalid"
+    message["Message-ID"] = make_msgid(domain=str(domain))
+    text = sys.stdin.read() if parsed.body == "-" else parsed.body
+    message.set_content(text)
+    for path in parsed.attach:
+        kind, _ = mimetypes.guess_type(path.name)
+        main, _, sub = (kind or "application/octet-stream").partition("/")
+        try:
+            octets = path.read_bytes()
+        except OSError as error:
+            raise WaypostError(f"--attach {path}: {error.strerror}") from error
+        message.add_attachment(octets, maintype=main, subtype=sub, filename=path.name)
+    return message.as_bytes()

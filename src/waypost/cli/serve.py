@@ -1,0 +1,68 @@
+"""serve, reload, version, completion."""
+
+from __future__ import annotations
+
+import argparse
+
+import shtab
+
+from waypost import __version__
+from waypost.app import run_hub
+from waypost.cli.context import load_arguments, settings_of
+from waypost.cli.output import EXIT_USAGE, EXIT_YES, complain, say, say_json
+from waypost.config.settings import load_settings
+from waypost.control import ask_hub
+from waypost.errors import StoreUnavailable
+from waypost.queue.sqlite import StoreInUse
+
+
+def add_commands(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    """Add this module's verbs."""
+    serve = verbs.add_parser("serve", parents=[common], help="run the hub until told to stop")
+    serve.set_defaults(run=_serve)
+    reload = verbs.add_parser(
+        "reload", parents=[common], help="make the running hub read its configuration again"
+    )
+    reload.set_defaults(run=_reload)
+    version = verbs.add_parser("version", help="print the version")
+    version.add_argument("--json", action="store_true", help="as JSON")
+    version.set_defaults(run=_version)
+    completion = verbs.add_parser("completion", help="print a shell's completion script")
+    completion.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
+    completion.set_defaults(run=_completion)
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    arguments = load_arguments(parsed)
+    settings = load_settings(**arguments)
+    try:
+        run_hub(settings, arguments)
+    except (StoreInUse, StoreUnavailable, OSError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        complain(text)
+        if isinstance(error, OSError) and "cannot bind" in text:
+            complain("choose another address or port with [[listener]] bind = […]")
+        return EXIT_USAGE
+    return EXIT_YES
+
+
+def _reload(parsed: argparse.Namespace) -> int:
+    ask_hub(settings_of(parsed).data_dir, "reload")
+    return EXIT_YES
+
+
+def _version(parsed: argparse.Namespace) -> int:
+    if parsed.json:
+        say_json({"version": __version__})
+    else:
+        say(f"waypost {__version__}")
+    return EXIT_YES
+
+
+def _completion(parsed: argparse.Namespace) -> int:
+    from waypost.cli import build_parser
+
+    say(shtab.complete(build_parser(), shell=parsed.shell))
+    return EXIT_YES

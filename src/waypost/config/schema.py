@@ -1,0 +1,384 @@
+"""Every key of the configuration: what it takes, its default, and what it means.
+
+The reference (docs/reference/config.md) is generated from this table, and reading is driven by
+it, so the two cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from waypost.errors import AddressError
+from waypost.intake.smtp_listener import split_bind
+from waypost.mail.address import Domain
+from waypost.net.networks import Networks
+from waypost.routing.table import address_pattern
+from waypost.routing.targets import parse_target
+
+Read = Callable[[Any], Any]  # the TOML value into ours; raises ValueError: what was expected
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key."""
+
+    name: str
+    read: Read
+    default: Any  # REQUIRED: there is none
+    expected: str  # in words, for errors and the reference
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A [table], or an array of [[tables]]."""
+
+    name: str  # empty: the top of the file
+    keys: tuple[Key, ...]
+    meaning: str
+    is_array: bool = False
+
+    def key(self, name: str) -> Key | None:
+        """The key of this name; None: there is none."""
+        return next((key for key in self.keys if key.name == name), None)
+
+
+REQUIRED: Any = object()
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a text that is not empty")
+    if not value.isprintable():
+        raise ValueError("expected a text without control characters")
+    return value
+
+
+def _any_text(value: Any) -> str:
+    if value == "":
+        return ""
+    return _text(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("expected a whole number above 0")
+    return value
+
+
+def _port(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+        raise ValueError("expected a port, 1 to 65535")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ValueError("expected seconds, a number above 0")
+    return float(value)
+
+
+def _choice(*words: str) -> Read:
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"expected one of: {', '.join(words)}")
+        return str(value)
+
+    return read
+
+
+def _list_of(read: Read, *, may_be_empty: bool = True) -> Read:
+    def read_list(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not (value or may_be_empty):
+            raise ValueError("expected a list" + ("" if may_be_empty else " with an entry"))
+        return tuple(read(entry) for entry in value)
+
+    return read_list
+
+
+def _domain(value: Any) -> Domain:
+    try:
+        return Domain.parse(_text(value))
+    except AddressError as error:
+        raise ValueError(f"expected a domain name: {error}") from None
+
+
+def _own(value: Any) -> str:
+    if value == "auto":
+        return "auto"
+    try:
+        return str(ip_address(_text(value)))
+    except ValueError:
+        raise ValueError(f'expected "auto" or an IP address, not {value!r}') from None
+
+
+def _networks(value: Any) -> tuple[str, ...]:
+    words: tuple[str, ...] = _list_of(_text)(value)
+    Networks(words)
+    return words
+
+
+def _bind(value: Any) -> str:
+    split_bind(_text(value))
+    return str(value)
+
+
+def _target(value: Any) -> str:
+    parse_target(_text(value))
+    return str(value)
+
+
+def _match(value: Any) -> dict[str, Any]:
+    reads: dict[str, Read] = {
+        "recipient": lambda glob: address_pattern(_text(glob)),
+        "sender": lambda glob: address_pattern(_text(glob)),
+        "client": lambda words: Networks(_networks(words)),
+        "listener": _text,
+    }
+    if not isinstance(value, dict):
+        raise ValueError('expected a table, as in { recipient = "cam*@*" }')
+    unknown = sorted(set(value) - set(reads))
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(unknown)}; expected: {', '.join(reads)}")
+    return {key: reads[key](entry) for key, entry in value.items()}
+
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        "",
+        (
+            Key(
+                "data_dir",
+                _text,
+                None,
+                "a directory",
+                "Where queue, content and mailboxes lie. `--data` wins over it; without either:"
+                " `$WAYPOST_DATA`, else `/var/lib/waypost` as root, else"
+                " `$XDG_DATA_HOME/waypost`.",
+            ),
+            Key(
+                "hostname",
+                lambda value: _domain(value).ascii,
+                None,
+                "a domain name",
+                "What the hub calls itself. Absent: the literal of the connection's local address.",
+            ),
+        ),
+        "The top of the file.",
+    ),
+    Section(
+        "addresses",
+        (
+            Key(
+                "own",
+                _list_of(_own, may_be_empty=False),
+                ("auto",),
+                'list of "auto" and IP addresses',
+                'Addresses whose literals are ours. "auto" is every address of every interface,'
+                " followed as they change; add NAT addresses beside it.",
+            ),
+            Key("domains", _list_of(_domain), (), "list of domain names", "Names that are ours."),
+            Key(
+                "bare_ip",
+                _choice("trusted", "never"),
+                "trusted",
+                '"trusted" or "never"',
+                "Who may write `user@10.0.0.5` without brackets and mean the literal.",
+            ),
+        ),
+        "Which addresses are ours.",
+    ),
+    Section(
+        "networks",
+        (
+            Key(
+                "trusted",
+                _networks,
+                ("loopback", "private"),
+                'list of "any", "loopback", "private" and CIDRs',
+                "Clients that may send without a login, and hosts mail may go straight to."
+                ' "private" is RFC 1918, unique-local and link-local IPv6.',
+            ),
+            Key(
+                "accept_from_strangers",
+                _flag,
+                False,
+                "true or false",
+                "true: anyone may mail mailboxes that exist here. Nobody untrusted may relay,"
+                " ever.",
+            ),
+        ),
+        "Who may do what, by address.",
+    ),
+    Section(
+        "listener",
+        (
+            Key("name", _text, REQUIRED, "a text", "How logs, traces and routes call it."),
+            Key(
+                "bind",
+                _list_of(_bind, may_be_empty=False),
+                REQUIRED,
+                "list of address:port, [v6]:port or /path/to/socket",
+                "Where it listens.",
+            ),
+            Key(
+                "role",
+                _choice("hub", "submission", "lmtp"),
+                "hub",
+                '"hub", "submission" or "lmtp"',
+                "hub: SMTP for everyone. submission: for trusted clients only. lmtp: RFC 2033.",
+            ),
+            Key(
+                "networks",
+                _networks,
+                ("any",),
+                "as networks.trusted",
+                "Who may connect at all.",
+            ),
+        ),
+        "Where mail comes in. Without any: `smtp` on port 2525 and `submission` on port 2587, all"
+        " addresses.",
+        is_array=True,
+    ),
+    Section(
+        "mailboxes",
+        (
+            Key(
+                "auto_create",
+                _flag,
+                True,
+                "true or false",
+                "A trusted client makes a mailbox by mailing it.",
+            ),
+            Key("root", _text, "mail", "a directory", "Where Maildirs lie, below data_dir."),
+            Key(
+                "case",
+                _choice("fold", "exact"),
+                "fold",
+                '"fold" or "exact"',
+                "Whether Alerts@ and alerts@ are one mailbox.",
+            ),
+            Key(
+                "subaddress",
+                _any_text,
+                "+",
+                "a text",
+                "alerts+motion@ goes to alerts; empty: it does not.",
+            ),
+        ),
+        "Mailboxes in general.",
+    ),
+    Section(
+        "mailbox",
+        (
+            Key("name", _text, REQUIRED, "a text", "The local part."),
+            Key(
+                "aliases",
+                _list_of(_text),
+                (),
+                "list of local parts",
+                "Other names of this mailbox.",
+            ),
+        ),
+        "A mailbox that exists from the start.",
+        is_array=True,
+    ),
+    Section(
+        "route",
+        (
+            Key("name", _text, REQUIRED, "a text", "How logs and traces call it."),
+            Key(
+                "match",
+                _match,
+                {},
+                "table of recipient, sender, client, listener",
+                "All that are given must match. recipient and sender are patterns with * and ?,"
+                " without case; client is a list of networks; listener a name.",
+            ),
+            Key(
+                "to",
+                _list_of(_target, may_be_empty=False),
+                REQUIRED,
+                "list of targets",
+                "mailbox:NAME, smtp:[IP]:PORT, lmtp:/PATH or lmtp:[IP]:PORT, direct, discard,"
+                " reject:X.Y.Z TEXT. Each is tried and retried on its own.",
+            ),
+            Key(
+                "continue",
+                _flag,
+                False,
+                "true or false",
+                "true: later routes are looked at too.",
+            ),
+        ),
+        "Where mail goes, in order; the first that matches wins. Strangers reach routes only"
+        " with recipients of ours.",
+        is_array=True,
+    ),
+    Section(
+        "delivery",
+        (
+            Key(
+                "port",
+                _port,
+                25,
+                "a port",
+                "The port of hosts mail goes straight to; a literal never carries one.",
+            ),
+        ),
+        "Mail on its way out.",
+    ),
+    Section(
+        "limits",
+        (
+            Key("message_bytes", _count, 52_428_800, "octets", "The largest message (SIZE)."),
+            Key("recipients", _count, 1_000, "a number", "Recipients of one message (RCPTMAX)."),
+            Key("connections", _count, 12_000, "a number", "Sessions of one listener at once."),
+        ),
+        "Limits.",
+    ),
+    Section(
+        "retry",
+        (
+            Key("first_s", _seconds, 60.0, "seconds", "The wait after the first failed attempt."),
+            Key("max_s", _seconds, 14_400.0, "seconds", "The longest wait; each doubles."),
+            Key(
+                "warn_after_s",
+                _seconds,
+                14_400.0,
+                "seconds",
+                "When the sender is told, once, that mail is late.",
+            ),
+            Key(
+                "give_up_after_s",
+                _seconds,
+                432_000.0,
+                "seconds",
+                "When mail goes back to the sender.",
+            ),
+        ),
+        "When delivery is tried again.",
+    ),
+    Section(
+        "log",
+        (
+            Key(
+                "format",
+                _choice("text", "json"),
+                "text",
+                '"text" or "json"',
+                "How log lines look; they go to standard error.",
+            ),
+        ),
+        "The log.",
+    ),
+)

@@ -1,0 +1,294 @@
+"""The configuration as one frozen value, and how it is read."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from waypost.config.lines import KeyPath, line_numbers
+from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
+from waypost.errors import ConfigError, ConfigFault
+from waypost.intake.acceptance import Limits
+from waypost.intake.smtp_listener import ListenerSettings
+from waypost.mail.address import Domain, IPAddress
+from waypost.queue.retry import RetrySettings
+from waypost.routing.mailboxes import MailboxSettings
+from waypost.routing.table import RoutingSettings, Rule
+from waypost.routing.targets import parse_target
+
+ENVIRONMENT_PREFIX = "WAYPOST__"
+CONFIG_PLACES = (Path("waypost.toml"), Path("/etc/waypost/waypost.toml"))
+
+DEFAULT_LISTENERS = (
+    ListenerSettings("smtp", ("0.0.0.0:2525", "[::]:2525"), "hub"),
+    ListenerSettings("submission", ("0.0.0.0:2587", "[::]:2587"), "submission"),
+)
+
+Values = dict[str, Any]  # section name -> dict of values, or a list of such for [[sections]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a hub is told."""
+
+    data_dir: Path
+    hostname: str | None = None  # None: we call ourselves by the literal connected to
+    follow_interfaces: bool = True
+    extra_own: tuple[IPAddress, ...] = ()
+    trusted: tuple[str, ...] = ("loopback", "private")
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
+    mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
+    listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
+    limits: Limits = field(default_factory=Limits)
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    log_as_json: bool = False
+    source: Path | None = None  # None: no configuration file
+
+
+def find_config(given: Path | None) -> Path | None:
+    """The file to read: the one given, else the first of CONFIG_PLACES that exists.
+
+    None: there is none, and defaults hold.
+    """
+    if given is not None:
+        return given
+    return next((place for place in CONFIG_PLACES if place.is_file()), None)
+
+
+def default_data_dir(environment: Mapping[str, str]) -> Path:
+    """Where data lies when neither `--data` nor `data_dir` says."""
+    if environment.get("WAYPOST_DATA"):
+        return Path(environment["WAYPOST_DATA"])
+    if os.geteuid() == 0:
+        return Path("/var/lib/waypost")
+    share = environment.get("XDG_DATA_HOME")
+    return (Path(share) if share else Path.home() / ".local" / "share") / "waypost"
+
+
+def load_settings(
+    config: Path | None, data: Path | None, environment: Mapping[str, str]
+) -> Settings:
+    """Read file and environment. Raises ConfigError with every fault found."""
+    faults: list[ConfigFault] = []
+    tree: dict[str, Any] = {}
+    lines: dict[KeyPath, int] = {}
+    source = "defaults" if config is None else str(config)
+    if config is not None:
+        try:
+            text = config.read_text("utf-8")
+            tree = tomllib.loads(text)
+            lines = line_numbers(text)
+        except OSError as error:
+            raise ConfigError(
+                [ConfigFault(source, None, "", f"cannot be read: {error.strerror}")]
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError([ConfigFault(source, None, "", "is not UTF-8")]) from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError([ConfigFault(source, None, "", f"is not TOML: {error}")]) from error
+    reader = _Reader(source, lines, faults)
+    values = reader.read(tree)
+    _apply_environment(values, environment, faults)
+    if faults:
+        raise ConfigError(faults)
+    settings = _compose(values, config, data, environment)
+    faults += reader.cross_check(settings)
+    if faults:
+        raise ConfigError(faults)
+    return settings
+
+
+class _Reader:
+    """Reads a TOML tree by the schema, noting every fault."""
+
+    def __init__(self, source: str, lines: dict[KeyPath, int], faults: list[ConfigFault]) -> None:
+        self._source = source
+        self._lines = lines
+        self._faults = faults
+
+    def read(self, tree: dict[str, Any]) -> Values:
+        top = next(section for section in SECTIONS if not section.name)
+        sections = {section.name: section for section in SECTIONS if section.name}
+        values: Values = {name: [] for name, section in sections.items() if section.is_array}
+        scalars = {key: value for key, value in tree.items() if key not in sections}
+        values[""] = self._table(top, scalars, ())
+        for name, section in sections.items():
+            content = tree.get(name, [] if section.is_array else {})
+            if section.is_array:
+                if not isinstance(content, list):
+                    self._fault((name,), f"expected [[{name}]], a list of tables")
+                    continue
+                values[name] = [
+                    self._table(section, entry, (name, index))
+                    for index, entry in enumerate(content)
+                ]
+            elif isinstance(content, dict):
+                values[name] = self._table(section, content, (name,))
+            else:
+                self._fault((name,), f"expected a table [{name}]")
+                values[name] = self._table(section, {}, (name,))
+        return values
+
+    def _table(self, section: Section, content: Any, path: KeyPath) -> dict[str, Any]:
+        if not isinstance(content, dict):
+            self._fault(path, "expected a table")
+            content = {}
+        known = [key.name for key in section.keys]
+        for name in content:
+            if name not in known:
+                names = ", ".join(known)
+                if not section.name:
+                    names += ", and the tables " + ", ".join(s.name for s in SECTIONS if s.name)
+                self._fault((*path, name), f"unknown key; known here: {names}")
+        return {key.name: self._value(key, content, path) for key in section.keys}
+
+    def _value(self, key: Key, content: dict[str, Any], path: KeyPath) -> Any:
+        if key.name not in content:
+            if key.default is REQUIRED:
+                self._fault(path, f"{key.name} is missing: expected {key.expected}")
+                return None
+            return key.default
+        try:
+            return key.read(content[key.name])
+        except ValueError as error:
+            self._fault((*path, key.name), str(error))
+            return key.default
+
+    def _fault(self, path: KeyPath, problem: str) -> None:
+        self._faults.append(ConfigFault(self._source, self._line(path), _dotted(path), problem))
+
+    def _line(self, path: KeyPath) -> int | None:
+        while path:
+            if path in self._lines:
+                return self._lines[path]
+            path = path[:-1]
+        return None
+
+    def cross_check(self, settings: Settings) -> list[ConfigFault]:
+        """Faults that only show between keys."""
+        before = len(self._faults)
+        for section, names in (
+            ("listener", [listener.name for listener in settings.listeners]),
+            ("route", [rule.name for rule in settings.routing.rules]),
+            ("mailbox", list(settings.mailboxes.names)),
+        ):
+            for index, name in enumerate(names):
+                if name in names[:index]:
+                    self._fault((section, index, "name"), f"{name!r} is used twice")
+        listener_names = {listener.name for listener in settings.listeners}
+        for index, rule in enumerate(settings.routing.rules):
+            if rule.listener is not None and rule.listener not in listener_names:
+                self._fault(
+                    ("route", index, "match"),
+                    f"there is no listener {rule.listener!r};"
+                    f" known: {', '.join(sorted(listener_names))}",
+                )
+        for index, listener in enumerate(settings.listeners):
+            if listener.role != "lmtp" and any(bind.startswith("/") for bind in listener.bind):
+                self._fault(("listener", index, "bind"), 'a Unix socket needs role = "lmtp"')
+        if settings.retry.give_up_after_s < settings.retry.first_s:
+            self._fault(
+                ("retry", "give_up_after_s"), "gives up before the first retry (retry.first_s)"
+            )
+        found = self._faults[before:]
+        del self._faults[before:]
+        return found
+
+
+def _dotted(path: KeyPath) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".")
+
+
+def _apply_environment(
+    values: Values, environment: Mapping[str, str], faults: list[ConfigFault]
+) -> None:
+    """WAYPOST__SECTION__KEY=value overrides a key; the value is TOML, or else a plain text."""
+    for name, text in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        parts = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        section_name, key_name = ("", parts[0]) if len(parts) == 1 else (parts[0], parts[-1])
+        section = next((s for s in SECTIONS if s.name == section_name and not s.is_array), None)
+        key = section.key(key_name) if section is not None and len(parts) <= 2 else None
+        if key is None:
+            faults.append(ConfigFault(name, None, "", "no such key (lists of tables need a file)"))
+            continue
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        try:
+            values[section_name][key.name] = key.read(value)
+        except ValueError as error:
+            faults.append(ConfigFault(name, None, "", str(error)))
+
+
+def _compose(
+    values: Values, config: Path | None, data: Path | None, environment: Mapping[str, str]
+) -> Settings:
+    top, addresses, networks = values[""], values["addresses"], values["networks"]
+    if data is None:
+        data = Path(top["data_dir"]) if top["data_dir"] else default_data_dir(environment)
+    hostname: str | None = top["hostname"]
+    rules = tuple(
+        Rule(
+            name=route["name"],
+            targets=tuple(parse_target(target) for target in route["to"]),
+            recipient=route["match"].get("recipient"),
+            sender=route["match"].get("sender"),
+            client=route["match"].get("client"),
+            listener=route["match"].get("listener"),
+            continues=route["continue"],
+        )
+        for route in values["route"]
+    )
+    domains = frozenset(addresses["domains"]) | (
+        frozenset() if hostname is None else {Domain(hostname)}
+    )
+    mailboxes = values["mailboxes"]
+    return Settings(
+        data_dir=data.absolute(),
+        hostname=hostname,
+        follow_interfaces="auto" in addresses["own"],
+        extra_own=tuple(ip_address(own) for own in addresses["own"] if own != "auto"),
+        trusted=networks["trusted"],
+        routing=RoutingSettings(
+            hostname=hostname,
+            domains=domains,
+            bare_ip=addresses["bare_ip"] == "trusted",
+            accept_from_strangers=networks["accept_from_strangers"],
+            delivery_port=values["delivery"]["port"],
+            rules=rules,
+        ),
+        mailboxes=MailboxSettings(
+            auto_create=mailboxes["auto_create"],
+            root=mailboxes["root"],
+            fold_case=mailboxes["case"] == "fold",
+            subaddress=mailboxes["subaddress"],
+            names=tuple(mailbox["name"] for mailbox in values["mailbox"]),
+            aliases=tuple(
+                (alias, mailbox["name"])
+                for mailbox in values["mailbox"]
+                for alias in mailbox["aliases"]
+            ),
+        ),
+        listeners=tuple(
+            ListenerSettings(
+                listener["name"], listener["bind"], listener["role"], listener["networks"]
+            )
+            for listener in values["listener"]
+        )
+        or DEFAULT_LISTENERS,
+        limits=Limits(**values["limits"]),
+        retry=RetrySettings(**values["retry"]),
+        log_as_json=values["log"]["format"] == "json",
+        source=config,
+    )

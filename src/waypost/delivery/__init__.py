@@ -1,0 +1,1 @@
+"""How mail leaves the hub: one module for each transport."""

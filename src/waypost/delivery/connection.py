@@ -1,0 +1,219 @@
+"""One outgoing SMTP or LMTP connection: sockets and time limits around smtp/client."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import cast
+
+from waypost.errors import PeerUnreachable, StoreUnavailable
+from waypost.mail.message import QueuedMessage
+from waypost.mail.reply import Reply
+from waypost.smtp.client import (
+    ClientEvent,
+    ClientSession,
+    ContentWanted,
+    PeerOutOfStep,
+    SessionReady,
+    SessionRefused,
+    Transaction,
+    TransactionEnded,
+)
+from waypost.smtp.data import DataEncoder
+
+# RFC 5321 §4.5.3.2, in seconds. The commands of a transaction are waited for together.
+GREETING_S = 300.0
+ENVELOPE_S = 300.0
+BLOCK_S = 180.0
+CONTENT_S = 600.0
+
+_PIECE_BYTES = 262_144
+
+
+class NotCanonical(Exception):
+    """The content holds a bare CR or LF: it must not leave (SMTP smuggling)."""
+
+
+class SmtpConnection(asyncio.Protocol):
+    """A connection that carries one transaction after the other."""
+
+    def __init__(self, helo: str, *, is_lmtp: bool) -> None:
+        self.session = ClientSession(helo, is_lmtp=is_lmtp)
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._broken: Exception | None = None  # None: the connection is sound
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.has_sent_content = False  # in the transaction begun last
+
+    @classmethod
+    async def open(cls, connected: socket.socket, helo: str, *, is_lmtp: bool) -> SmtpConnection:
+        """Take over a connected socket. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: cls(helo, is_lmtp=is_lmtp), sock=connected
+        )
+        return connection
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.session.receive(data)
+        except PeerOutOfStep as error:
+            self._break(PeerUnreachable(f"the peer is out of step: {error}"))
+            return
+        self._flush()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._break(PeerUnreachable("the connection was lost"))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # What the transport asks for.
+
+    @property
+    def is_usable(self) -> bool:
+        """True when another transaction may start."""
+        session = self.session
+        limit = session.max_transactions
+        return (
+            self._broken is None
+            and session.is_ready
+            and not session.is_closing
+            and (limit is None or session.transactions < limit)
+        )
+
+    async def greet(self) -> Reply | None:
+        """Wait for the peer's greeting; its refusal, or None: transactions may start.
+
+        Raises PeerUnreachable.
+        """
+        event = await self._next(GREETING_S)
+        if isinstance(event, SessionRefused):
+            return event.reply
+        assert isinstance(event, SessionReady)
+        return None
+
+    async def transact(self, transaction: Transaction, message: QueuedMessage) -> list[Reply]:
+        """Carry one message; one reply for each recipient.
+
+        Raises PeerUnreachable, StoreUnavailable when the content cannot be read, NotCanonical.
+        """
+        self.has_sent_content = False
+        self.session.start(transaction)
+        self._flush()
+        event = await self._next(ENVELOPE_S)
+        if isinstance(event, ContentWanted):
+            await self._send_content(message, is_chunked=event.is_chunked)
+            self.session.content_sent()
+            event = await self._next(CONTENT_S)
+        assert isinstance(event, TransactionEnded)
+        self._flush()
+        return event.replies
+
+    def quit(self) -> None:
+        """Say QUIT and close; the peer's answer is of no interest."""
+        if self._broken is None and self._transport is not None:
+            self.session.quit()
+            self._flush()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection; unsent content never becomes a whole message."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Inside.
+
+    async def _send_content(self, message: QueuedMessage, *, is_chunked: bool) -> None:
+        transport = self._transport
+        assert transport is not None
+        self.has_sent_content = True
+        encoder = None if is_chunked else DataEncoder()
+        if is_chunked:
+            transport.write(self.session.chunk_header(message.size))
+        inline = message.content.inline
+        if inline is not None:
+            octets = message.prepend + inline
+            if encoder is None:
+                transport.write(octets)
+                return
+            octets = encoder.encode(octets)
+            if not encoder.is_canonical:
+                self.abort()
+                raise NotCanonical
+            transport.write(octets + encoder.end())
+            return
+        await self._stream(message, encoder, transport)
+
+    async def _stream(
+        self, message: QueuedMessage, encoder: DataEncoder | None, transport: asyncio.Transport
+    ) -> None:
+        try:
+            source = await asyncio.to_thread(message.content.open)
+        except OSError as error:
+            self.abort()
+            raise StoreUnavailable(f"the content cannot be read: {error.strerror}") from error
+        with source:
+            piece = message.prepend
+            while piece:
+                transport.write(piece if encoder is None else encoder.encode(piece))
+                try:
+                    async with asyncio.timeout(BLOCK_S):
+                        await self._writable.wait()
+                    piece = await asyncio.to_thread(source.read, _PIECE_BYTES)
+                except TimeoutError:
+                    self.abort()
+                    raise PeerUnreachable("the peer does not take the content") from None
+                except OSError as error:
+                    self.abort()
+                    raise StoreUnavailable("the content cannot be read") from error
+                if self._broken is not None:
+                    raise self._broken
+        if encoder is not None:
+            if not encoder.is_canonical:
+                self.abort()
+                raise NotCanonical
+            transport.write(encoder.end())
+
+    async def _next(self, limit_s: float) -> ClientEvent:
+        while True:
+            event = self.session.next_event()
+            if event is not None:
+                return event
+            if self._broken is not None:
+                raise self._broken
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(limit_s):
+                    await self._waiter
+            except TimeoutError:
+                self.abort()
+                raise PeerUnreachable(f"no answer in {limit_s:.0f} s") from None
+            finally:
+                self._waiter = None
+
+    def _flush(self) -> None:
+        octets = self.session.data_to_send()
+        if octets and self._transport is not None:
+            self._transport.write(octets)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _break(self, error: Exception) -> None:
+        if self._broken is None:
+            self._broken = error
+        self._writable.set()
+        self.abort()
+        self._wake()

@@ -1,0 +1,171 @@
+"""Delivery over SMTP and LMTP: which connection, which peer, and what its replies mean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+from waypost.delivery.connection import NotCanonical, SmtpConnection
+from waypost.delivery.transport import DeliveryJob, failed
+from waypost.errors import PeerUnreachable
+from waypost.mail.address import IPAddress
+from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
+from waypost.mail.reply import Reply
+from waypost.net.gate import Gate, Origin, connect, connect_unix, origin_of
+from waypost.routing.hops import hops_direct, hops_to
+from waypost.routing.targets import Target, parse_next_hop
+from waypost.smtp.client import Transaction
+
+CONNECT_S = 30.0
+# An idle connection is kept this long for the next message to the same host.
+IDLE_S = 5.0
+MAX_WINDOW = 20
+
+_MAY_NOT_LEAVE = failed("The message has bare CR or LF and cannot be sent on", (6, 0))
+
+_PoolKey = tuple[Hop, Origin]
+
+
+class SmtpTransport:
+    """The transport of ``smtp:``, ``lmtp:`` and ``direct`` targets."""
+
+    def __init__(
+        self, gate: Gate, *, helo: Callable[[IPAddress | None], str], delivery_port: int
+    ) -> None:
+        """`helo` gives our name for a connection from one of our addresses (None: no IP)."""
+        self._gate = gate
+        self._helo = helo
+        self.delivery_port = delivery_port  # replaced when settings are read again
+        self._idle: dict[_PoolKey, list[tuple[SmtpConnection, asyncio.TimerHandle]]] = {}
+
+    def destination(self, target: Target, recipient: QueuedRecipient) -> str:
+        """See Transport: for ``direct`` the recipient's host decides."""
+        if target.kind == "direct":
+            return f"direct:{recipient.recipient.forward_path.domain}"
+        return str(target)
+
+    def window(self) -> int:
+        """See Transport."""
+        return MAX_WINDOW
+
+    async def deliver(self, job: DeliveryJob) -> list[Outcome]:
+        """See Transport. Raises TemporaryError or PermanentError for the job as a whole."""
+        is_lmtp = job.target.kind == "lmtp"
+        if job.target.kind == "direct":
+            hops = hops_direct(job.recipients[0].recipient.forward_path, self.delivery_port)
+            origin = origin_of(job.message.arrival)
+        else:
+            hops = hops_to(parse_next_hop(job.target))
+            origin = Origin.OPERATOR
+        trouble: PeerUnreachable | None = None
+        for hop in hops:
+            try:
+                return await self._deliver_to(hop, origin, job, is_lmtp=is_lmtp)
+            except PeerUnreachable as error:
+                trouble = error
+        assert trouble is not None  # there is at least one hop
+        raise trouble
+
+    async def close(self) -> None:
+        """Say goodbye on idle connections."""
+        for connections in self._idle.values():
+            for connection, timer in connections:
+                timer.cancel()
+                connection.quit()
+        self._idle.clear()
+
+    async def _deliver_to(
+        self, hop: Hop, origin: Origin, job: DeliveryJob, *, is_lmtp: bool
+    ) -> list[Outcome]:
+        success = OutcomeKind.DELIVERED if is_lmtp else OutcomeKind.RELAYED
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(job.recipients):
+            connection = self._idle_connection((hop, origin))
+            was_idle = connection is not None
+            refusal: Reply | None = None
+            if connection is None:
+                connection = await self._open(hop, origin, is_lmtp=is_lmtp)
+                refusal = await connection.greet()
+            waiting = job.recipients[len(outcomes) :]
+            if refusal is not None:
+                connection.quit()
+                outcomes += [Outcome.of(refusal, success=success, hop=hop)] * len(waiting)
+                break
+            batch = waiting[: connection.session.max_recipients or len(waiting)]
+            try:
+                replies = await connection.transact(_transaction(job, batch), job.message)
+            except NotCanonical:
+                return [Outcome.of(_MAY_NOT_LEAVE, success=success)] * len(job.recipients)
+            except PeerUnreachable:
+                if was_idle and not connection.has_sent_content:
+                    continue  # the peer had closed it meanwhile; nothing was handed over
+                if outcomes:
+                    # What was settled with the peer so far stands.
+                    lost = Reply(451, "The connection was lost", (4, 2))
+                    return outcomes + [Outcome.of(lost, success=success, hop=hop)] * len(waiting)
+                raise
+            peer_reports = connection.session.reports_deliveries
+            outcomes += [
+                Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)
+                for reply in replies
+            ]
+            self._keep((hop, origin), connection)
+        return outcomes
+
+    def _idle_connection(self, key: _PoolKey) -> SmtpConnection | None:
+        idle = self._idle.get(key)
+        while idle:
+            connection, timer = idle.pop()
+            timer.cancel()
+            if connection.is_usable:
+                return connection
+            connection.abort()
+        return None
+
+    async def _open(self, hop: Hop, origin: Origin, *, is_lmtp: bool) -> SmtpConnection:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                if hop.ip is None:
+                    connected = await connect_unix(hop.host)
+                else:
+                    connected = await connect(self._gate, hop.ip, hop.port, origin)
+        except TimeoutError:
+            raise PeerUnreachable(
+                f"{hop}: no connection in {CONNECT_S:.0f} s", never_connected=True
+            ) from None
+        except OSError as error:
+            raise PeerUnreachable(
+                f"{hop}: {error.strerror or error}", never_connected=True
+            ) from error
+        local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
+        return await SmtpConnection.open(connected, self._helo(local_ip), is_lmtp=is_lmtp)
+
+    def _keep(self, key: _PoolKey, connection: SmtpConnection) -> None:
+        if not connection.is_usable:
+            connection.quit()
+            return
+        timer = asyncio.get_running_loop().call_later(IDLE_S, self._drop, key, connection)
+        self._idle.setdefault(key, []).append((connection, timer))
+
+    def _drop(self, key: _PoolKey, connection: SmtpConnection) -> None:
+        left = [entry for entry in self._idle.get(key, []) if entry[0] is not connection]
+        if left:
+            self._idle[key] = left
+        else:
+            self._idle.pop(key, None)
+        connection.quit()
+
+
+def _transaction(job: DeliveryJob, batch: Sequence[QueuedRecipient]) -> Transaction:
+    message = job.message
+    return Transaction(
+        envelope=message.envelope,
+        recipients=[queued.recipient for queued in batch],
+        size=message.size,
+        is_eight_bit=message.is_eight_bit,
+    )
+
+
+def _local_ip(address: tuple[str, int]) -> IPAddress:
+    return ip_address(address[0].partition("%")[0])

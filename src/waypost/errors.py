@@ -1,0 +1,92 @@
+"""Every exception Waypost raises on purpose.
+
+WaypostError
+├── AddressError          a text is not the address it should be (also ValueError)
+├── ConfigError           the configuration has faults; carries all of them
+├── HubUnreachable        no running hub answers at the control socket
+├── TemporaryError        trouble below a seam that may pass: becomes a 4xx reply
+│   ├── QueueFull         no room for the message (452 4.3.1)
+│   ├── StoreUnavailable  the store cannot keep mail now (451 4.3.0)
+│   └── PeerUnreachable   no session with the next hop (also ConnectionError)
+└── PermanentError        trouble below a seam that will not pass: becomes a 5xx reply
+    └── ConnectForbidden  the gate refuses the target (net/gate)
+
+A refusal by a peer, or the result of a check, is a value (`mail.reply.Reply`), not an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class WaypostError(Exception):
+    """Base of the tree above."""
+
+
+class AddressError(WaypostError, ValueError):
+    """A text that is not the address it should be.
+
+    `offset` counts characters from the start of the text that was given to the parser;
+    `section` names the rule, for example ``RFC 5321 §4.1.3``.
+    """
+
+    def __init__(self, reason: str, *, offset: int = 0, section: str = "RFC 5321 §4.1.2") -> None:
+        super().__init__(f"{reason} ({section})")
+        self.reason = reason
+        self.offset = offset
+        self.section = section
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFault:
+    """One fault of a configuration: where it stands, which key, and what was expected."""
+
+    source: str  # a file name, or the environment variable
+    line: int | None  # None: the fault has no line (environment, or a key that is missing)
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        place = self.source if self.line is None else f"{self.source}:{self.line}"
+        return f"{place}: {self.key}: {self.problem}" if self.key else f"{place}: {self.problem}"
+
+
+class ConfigError(WaypostError):
+    """All faults of a configuration at once."""
+
+    def __init__(self, faults: Sequence[ConfigFault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+
+class HubUnreachable(WaypostError, ConnectionError):
+    """No running hub answers at the control socket of the data directory."""
+
+
+class TemporaryError(WaypostError):
+    """Trouble that may pass."""
+
+
+class QueueFull(TemporaryError):
+    """There is no room to keep the message: disk or quota."""
+
+
+class StoreUnavailable(TemporaryError):
+    """The store cannot keep mail now, for a reason other than room."""
+
+
+class PeerUnreachable(TemporaryError, ConnectionError):
+    """No usable session with the next hop: not connected, timed out, or out of sync."""
+
+    def __init__(self, text: str, *, never_connected: bool = False) -> None:
+        super().__init__(text)
+        self.never_connected = never_connected  # True: other mail need not try this host now
+
+
+class PermanentError(WaypostError):
+    """Trouble that will not pass by waiting."""
+
+
+class ConnectForbidden(PermanentError):
+    """The gate refuses an outgoing connection; the text says which rule."""

@@ -1,0 +1,1 @@
+"""How mail gets in: listeners, and the one door behind them (acceptance)."""

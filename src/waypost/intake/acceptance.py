@@ -1,0 +1,270 @@
+"""The only way in: every message, from whatever listener, becomes ours here or is refused here.
+
+MAIL and RCPT are judged from memory; content goes to a writer; the end hands the message to the
+store and answers 250 when, and only when, the store says it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from waypost.errors import QueueFull, TemporaryError
+from waypost.mail import reply as replies
+from waypost.mail.address import Address
+from waypost.mail.envelope import (
+    Arrival,
+    Envelope,
+    QueuedRecipient,
+    QueueId,
+    Recipient,
+    sender_is_proven,
+)
+from waypost.mail.message import (
+    MAX_RECEIVED,
+    QueuedMessage,
+    count_received,
+    received_field,
+)
+from waypost.mail.reply import Reply
+from waypost.net.interfaces import OwnAddresses
+from waypost.observe import Log
+from waypost.queue.spool import ContentWriter, InlineContent, Spool, StoredContent
+from waypost.queue.store import QueueStore, Refusal
+from waypost.routing.table import Route, RoutingTable
+from waypost.smtp.server import ContentEnded, MailRequested, RcptRequested
+
+Answer = Callable[[Reply], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """[limits] of the configuration."""
+
+    message_bytes: int = 52_428_800
+    recipients: int = 1_000
+    connections: int = 12_000
+
+
+class Transaction:
+    """One message on its way in."""
+
+    __slots__ = ("arrival", "envelope", "queue_id", "recipients", "reports_allowed", "writer")
+
+    def __init__(self, arrival: Arrival, envelope: Envelope, *, reports_allowed: bool) -> None:
+        self.arrival = arrival
+        self.envelope = envelope
+        self.reports_allowed = reports_allowed
+        self.recipients: list[tuple[Recipient, tuple[Route, ...]]] = []
+        self.queue_id = QueueId("")
+        self.writer: ContentWriter | None = None  # None: no content asked for yet, or refused
+
+    def abort(self) -> None:
+        """Forget what was received."""
+        if self.writer is not None:
+            self.writer.abort()
+            self.writer = None
+
+
+class Acceptance:
+    """Decides about senders, recipients and content, and enqueues."""
+
+    def __init__(
+        self,
+        *,
+        store: QueueStore,
+        spool: Spool,
+        table: RoutingTable,
+        own: OwnAddresses,
+        hostname: str | None,
+        log: Log,
+    ) -> None:
+        """`table` and `hostname` may be replaced while running (reload)."""
+        self._store = store
+        self._spool = spool
+        self._own = own
+        self._log = log
+        self.table = table
+        self.hostname = hostname
+
+    def mail(
+        self, arrival: Arrival, request: MailRequested, *, login_needed: bool
+    ) -> Transaction | Reply:
+        """A transaction for an acceptable sender, or the refusal."""
+        if login_needed and not arrival.trusted:
+            return self._refused(arrival, request.reverse_path, "", replies.LOGIN_NEEDED)
+        refusal = self._store.refusal(request.size or 0)
+        if refusal is not None:
+            return self._refused(arrival, request.reverse_path, "", refusal)
+        reverse_path = request.reverse_path
+        if reverse_path is not None:
+            reverse_path = self.table.qualify(reverse_path, arrival)
+        envelope = Envelope(
+            reverse_path, request.body, request.smtputf8, request.envid, request.ret
+        )
+        proven = sender_is_proven(reverse_path, arrival.client_ip, self._own.current)
+        return Transaction(arrival, envelope, reports_allowed=proven)
+
+    def rcpt(self, transaction: Transaction, request: RcptRequested) -> Reply:
+        """Take a recipient, or say why not."""
+        arrival = transaction.arrival
+        sender = transaction.envelope.reverse_path
+        routing = self.table.route(request.forward_path, arrival, sender)
+        if routing.refusal is not None:
+            return self._refused(arrival, sender, request.forward_path, routing.refusal)
+        recipient = Recipient(routing.recipient, request.original_recipient, request.notify)
+        transaction.recipients.append((recipient, routing.routes))
+        return replies.RECIPIENT_OK
+
+    def content(self, transaction: Transaction, on_drained: Callable[[], None]) -> Reply:
+        """354, or why the content cannot be kept."""
+        refusal = self._store.refusal(0)
+        if refusal is not None:
+            return self._refused(
+                transaction.arrival, transaction.envelope.reverse_path, "", refusal
+            )
+        transaction.queue_id = self._store.next_id()
+        transaction.writer = self._spool.create(transaction.queue_id, on_drained)
+        return replies.START_CONTENT
+
+    def finish(self, transaction: Transaction, ended: ContentEnded, answer: Answer) -> None:
+        """Enqueue the message; `answer` is called once, at once or when it is durable."""
+        writer = transaction.writer
+        refusal = ended.fault
+        if writer is None or refusal is not None:
+            transaction.abort()
+            answer(self._refused_content(transaction, refusal or replies.STORE_AWAY))
+            return
+        transaction.writer = None
+        content = writer.finish()
+        if isinstance(content, InlineContent):
+            self._enqueue(transaction, writer, content, content.inline, answer)
+            return
+
+        def stored(done: asyncio.Future[StoredContent]) -> None:
+            error = done.exception()
+            if error is None:
+                self._enqueue(transaction, writer, done.result(), writer.head, answer)
+            else:
+                answer(self._refused_content(transaction, _trouble(error)))
+
+        content.add_done_callback(stored)
+
+    def _enqueue(
+        self,
+        transaction: Transaction,
+        writer: ContentWriter,
+        content: StoredContent,
+        head: bytes,
+        answer: Answer,
+    ) -> None:
+        if count_received(head) >= MAX_RECEIVED:
+            writer.discard()
+            answer(self._refused_content(transaction, replies.LOOP))
+            return
+        message = self._message(transaction, writer, content)
+
+        def kept(done: asyncio.Future[None]) -> None:
+            error = done.exception()
+            if error is None:
+                self._log_received(message)
+                answer(Reply(250, f"queued as {message.queue_id}", (0, 0)))
+            else:
+                # After an I/O error the commit may yet turn out to have happened; then the file
+                # is needed, and if not it is swept at the next start.
+                if isinstance(error, QueueFull):
+                    writer.discard()
+                answer(self._refused_content(transaction, _trouble(error)))
+
+        self._store.accept(message).add_done_callback(kept)
+
+    def _message(
+        self, transaction: Transaction, writer: ContentWriter, content: StoredContent
+    ) -> QueuedMessage:
+        now = time.time()
+        queued: list[QueuedRecipient] = []
+        for recipient, routes in transaction.recipients:
+            for route in routes:
+                queued.append(
+                    QueuedRecipient(len(queued), recipient, str(route.target), route.rule)
+                )
+        only = transaction.recipients[0][0] if len(transaction.recipients) == 1 else None
+        return QueuedMessage(
+            queue_id=transaction.queue_id,
+            envelope=transaction.envelope,
+            arrival=transaction.arrival,
+            content=content,
+            prepend=received_field(
+                transaction.queue_id,
+                transaction.arrival,
+                now,
+                self.hostname,
+                None if only is None else only.forward_path,
+            ),
+            accepted_at=now,
+            is_eight_bit=writer.is_eight_bit,
+            reports_allowed=transaction.reports_allowed,
+            recipients=tuple(queued),
+        )
+
+    def _log_received(self, message: QueuedMessage) -> None:
+        arrival = message.arrival
+        self._log.event(
+            "received",
+            id=message.queue_id,
+            client=arrival.client_ip,
+            listener=arrival.listener,
+            sender=message.envelope.reverse_path or "<>",
+            recipients=len(message.recipients),
+            size=message.content.size,
+        )
+
+    def _refused(
+        self,
+        arrival: Arrival,
+        sender: Address | str | None,
+        recipient: Address | str,
+        reply: Reply,
+    ) -> Reply:
+        """Note a refusal in the log and the trace; gives the reply back."""
+        refusal = Refusal(
+            at=time.time(),
+            client_ip=arrival.client_ip,
+            listener=arrival.listener,
+            helo=arrival.helo,
+            reverse_path="<>" if sender is None else str(sender),
+            forward_path=str(recipient),
+            reply=reply,
+        )
+        self._store.note_refusal(refusal)
+        self._log.event(
+            "refused",
+            client=arrival.client_ip,
+            listener=arrival.listener,
+            sender=refusal.reverse_path,
+            recipient=refusal.forward_path or None,
+            reply=reply,
+        )
+        return reply
+
+    def _refused_content(self, transaction: Transaction, reply: Reply) -> Reply:
+        recipients = ", ".join(
+            str(recipient.forward_path) for recipient, _ in transaction.recipients[:3]
+        )
+        more = len(transaction.recipients) - 3
+        if more > 0:
+            recipients += f" and {more} more"
+        return self._refused(
+            transaction.arrival, transaction.envelope.reverse_path, recipients, reply
+        )
+
+
+def _trouble(error: BaseException) -> Reply:
+    """A store's trouble as the client is to hear it: always temporary, so that it tries again."""
+    if isinstance(error, QueueFull):
+        return replies.QUEUE_FULL
+    if isinstance(error, TemporaryError):
+        return replies.STORE_AWAY
+    return replace(replies.STORE_AWAY, text="A fault here, please try again")

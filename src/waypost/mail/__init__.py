@@ -1,0 +1,1 @@
+"""The vocabulary of mail as values: no I/O, no clock, no randomness."""

@@ -1,0 +1,135 @@
+"""A message's content, and the trace fields put before it (RFC 5321 §4.4).
+
+Content is read-only bytes in canonical form (every line ends in CRLF, no dot-stuffing). It is
+never parsed and written again: a hop only ever prepends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
+from typing import BinaryIO, Protocol
+
+from waypost.mail.address import Address, AddressLiteral, IPAddress
+from waypost.mail.envelope import Arrival, Envelope, QueuedRecipient, QueueId
+
+# RFC 5321 §6.3 asks for a limit of at least 100 in general; 50 is what Postfix and chasquid use,
+# and a message that crossed 50 hosts is in a loop.
+MAX_RECEIVED = 50
+
+_RECEIVED = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
+# What may stand in a comment or an atom of a Received field without quoting.
+_UNSAFE_IN_TRACE = re.compile(r"[^A-Za-z0-9!#$%&'*+\-./:=?\[\]^_`{|}~]")
+
+
+class Content(Protocol):
+    """Read-only content of one message; immutable once it exists.
+
+    `size` is in octets. `inline` is the whole content when it is small and in memory; None: read
+    it through `open()`, which blocks and so belongs in a worker thread.
+    """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def inline(self) -> bytes | None: ...
+    def open(self) -> BinaryIO: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """A message the hub has taken responsibility for."""
+
+    queue_id: QueueId  # not the Message-ID
+    envelope: Envelope
+    arrival: Arrival
+    content: Content
+    prepend: bytes  # trace fields of this hop, to be sent before the content
+    accepted_at: float
+    is_eight_bit: bool  # some octet of the content is above 127
+    reports_allowed: bool  # decided at MAIL: may a DSN go to the reverse-path at all?
+    recipients: tuple[QueuedRecipient, ...]  # those of this lease
+
+    @property
+    def size(self) -> int:
+        """Octets on the way out, before dot-stuffing."""
+        return len(self.prepend) + self.content.size
+
+
+def header_section(head: bytes) -> bytes:
+    """The header fields at the start of `head`, with the CRLF of the last one."""
+    if head.startswith(b"\r\n"):
+        return b""
+    end = head.find(b"\r\n\r\n")
+    return head if end < 0 else head[: end + 2]
+
+
+def count_received(head: bytes) -> int:
+    """How many Received fields the header section at the start of `head` holds."""
+    return len(_RECEIVED.findall(header_section(head)))
+
+
+def header_fields(head: bytes) -> list[tuple[str, bytes]]:
+    """Name (lower case) and unfolded value of each header field, in order."""
+    fields: list[tuple[str, bytes]] = []
+    for line in header_section(head).split(b"\r\n"):
+        if line[:1] in (b" ", b"\t") and fields:
+            name, value = fields[-1]
+            fields[-1] = (name, value + line)
+        elif b":" in line:
+            raw_name, _, value = line.partition(b":")
+            fields.append((raw_name.strip().lower().decode("latin-1"), value.strip()))
+    return fields
+
+
+@lru_cache(maxsize=4)
+def _date_at(second: int) -> str:
+    return formatdate(second, usegmt=False, localtime=False).replace("-0000", "+0000")
+
+
+def date_field_value(at: float) -> str:
+    """RFC 5322 date-time of `at` (UTC epoch seconds), in UTC."""
+    return _date_at(int(at))
+
+
+def trace_name(ip: IPAddress | None, hostname: str | None) -> str:
+    """How this hub, or a peer, is called in trace fields: its name, else its literal."""
+    if hostname:
+        return hostname
+    return "localhost" if ip is None else str(AddressLiteral(ip))
+
+
+def received_field(
+    queue_id: QueueId,
+    arrival: Arrival,
+    at: float,
+    hostname: str | None,
+    only_recipient: Address | None,
+) -> bytes:
+    """The Received field of this hop (RFC 5321 §4.4).
+
+    `only_recipient` is named in "for" and given only when the message has just one, so that
+    recipients do not learn of each other (RFC 5321 §7.6).
+    """
+    by = trace_name(arrival.local_ip, hostname)
+    if arrival.client_ip is None:
+        source = "from localhost (local)"
+    else:
+        peer = str(AddressLiteral(arrival.client_ip))
+        source = f"from {_UNSAFE_IN_TRACE.sub('?', arrival.helo)[:255] or peer} ({peer})"
+    target = f"\r\n\tfor <{only_recipient}>" if only_recipient is not None else ""
+    return (
+        f"Received: {source}\r\n\tby {by} (Waypost) with {arrival.protocol} id {queue_id}"
+        f"{target}; {date_field_value(at)}\r\n"
+    ).encode()
+
+
+def delivery_fields(reverse_path: Address | None, delivered_to: Sequence[Address]) -> bytes:
+    """Return-Path and Delivered-To, added where the message leaves the mail system."""
+    path = "<>" if reverse_path is None else f"<{reverse_path}>"
+    fields = [f"Return-Path: {path}\r\n"]
+    fields += [f"Delivered-To: {address}\r\n" for address in delivered_to]
+    return "".join(fields).encode()

@@ -1,0 +1,1 @@
+"""The ground outgoing and incoming connections stand on: addresses, interfaces, the gate."""

@@ -1,0 +1,245 @@
+"""The route table: one recipient and how the mail came in, to the targets it goes to.
+
+Answers at RCPT whether we take the mail at all, so that nothing unknown is accepted and bounced
+later. Asks only what is in memory: no DNS, no disk, no waiting.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+
+from waypost.mail import reply as replies
+from waypost.mail.address import Address, AddressLiteral, Domain, DomainPart, GeneralLiteral
+from waypost.mail.envelope import Arrival
+from waypost.mail.reply import Reply
+from waypost.net.gate import Gate, origin_of
+from waypost.net.interfaces import OwnAddresses
+from waypost.net.networks import Networks
+from waypost.routing.mailboxes import POSTMASTER, MailboxNames
+from waypost.routing.targets import Target, rejection
+
+Explain = Callable[[str, str], None]  # (what was decided, the setting or RFC section behind it)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One [[route]]; a field that is None matches everything."""
+
+    name: str
+    targets: tuple[Target, ...]
+    recipient: re.Pattern[str] | None = None
+    sender: re.Pattern[str] | None = None
+    client: Networks | None = None
+    listener: str | None = None
+    continues: bool = False
+
+
+def address_pattern(glob: str) -> re.Pattern[str]:
+    """A shell-style pattern over whole addresses, without case; ``<>`` is the null sender.
+
+    ``[`` stands for itself, as addresses have literals: ``*@[10.*]`` means what it shows.
+    """
+    return re.compile(translate(glob.replace("[", "[[]")), re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    """What the table is made from, besides the live sets."""
+
+    hostname: str | None = None  # None: we call ourselves by the literal connected to
+    domains: frozenset[Domain] = frozenset()
+    bare_ip: bool = True  # for trusted clients: user@10.0.0.5 means the literal
+    accept_from_strangers: bool = False
+    delivery_port: int = 25
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One target for one recipient, and what decided it."""
+
+    target: Target
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The table's answer: routes, or the refusal to give at RCPT."""
+
+    recipient: Address  # qualified, and with a bare IP read as the literal
+    routes: tuple[Route, ...] = ()
+    refusal: Reply | None = None  # None: the routes are to be used
+
+
+_ONLY_FROM_TRUSTED = "networks.accept_from_strangers = false"
+
+
+class RoutingTable:
+    """Decides where mail goes; see the module text."""
+
+    def __init__(
+        self,
+        settings: RoutingSettings,
+        *,
+        own: OwnAddresses,
+        trusted: Networks,
+        mailboxes: MailboxNames,
+        gate: Gate,
+    ) -> None:
+        self._settings = settings
+        self._own = own
+        self._trusted = trusted
+        self._mailboxes = mailboxes
+        self._gate = gate
+
+    def qualify(self, path: Address | str, arrival: Arrival) -> Address:
+        """The address a path means: our own domain where it names none, literals for bare IPs."""
+        if isinstance(path, str):
+            return Address(path, self.own_domain(arrival))
+        if arrival.trusted and self._settings.bare_ip and isinstance(path.domain, Domain):
+            ip = path.domain.as_ip()
+            if ip is not None:
+                return Address(path.local_part, AddressLiteral(ip))
+        return path
+
+    def own_domain(self, arrival: Arrival) -> DomainPart:
+        """What stands for this hub after an "@": its name, else the literal connected to."""
+        if self._settings.hostname is not None:
+            return Domain(self._settings.hostname)
+        if arrival.local_ip is not None:
+            return AddressLiteral(arrival.local_ip)
+        return Domain("localhost")
+
+    def is_ours(self, domain: DomainPart, arrival: Arrival) -> bool:
+        """True for our names, our addresses, and the address the client connected to.
+
+        RFC 1123 §5.2.17: a literal of any of our own addresses is to be recognised as ours.
+        """
+        if isinstance(domain, AddressLiteral):
+            return domain.ip in self._own or domain.ip == arrival.local_ip
+        if isinstance(domain, Domain):
+            return domain in self._settings.domains or domain == self.own_domain(arrival)
+        return False
+
+    def route(
+        self,
+        path: Address | str,
+        arrival: Arrival,
+        sender: Address | None,
+        explain: Explain = lambda what, why: None,
+    ) -> Routing:
+        """Where mail for `path` goes. `sender` None: the null reverse-path."""
+        recipient = self.qualify(path, arrival)
+        if recipient != path:
+            explain(f"{path} is read as {recipient}", "addresses.bare_ip, RFC 5321 §4.1.1.3")
+        ours = self.is_ours(recipient.domain, arrival)
+        explain(
+            f"{recipient.domain} is {'ours' if ours else 'not ours'}",
+            "addresses.own, addresses.domains, RFC 1123 §5.2.17",
+        )
+        name = self._mailboxes.resolve(recipient.local_part) if ours else ""
+        if not arrival.trusted and arrival.client_ip is not None:
+            refusal = self._why_not_for_stranger(ours, name, recipient, explain)
+            if refusal is not None:
+                return Routing(recipient, refusal=refusal)
+        routes, refusal = self._by_rules(recipient, arrival, sender, explain)
+        if refusal is None and not routes:
+            route, refusal = (
+                self._to_mailbox(name, arrival, explain)
+                if ours
+                else self._onward(recipient, arrival, explain)
+            )
+            if route is not None:
+                routes = [route]
+        if refusal is not None:
+            return Routing(recipient, refusal=refusal)
+        return Routing(recipient, tuple(routes))
+
+    def _why_not_for_stranger(
+        self, ours: bool, name: str, recipient: Address, explain: Explain
+    ) -> Reply | None:
+        if not ours:
+            explain("a stranger may not relay: refused", "networks.trusted")
+            return replies.RELAY_DENIED
+        if recipient.local_part.lower() == POSTMASTER:
+            explain("mail to postmaster is always taken", "RFC 5321 §4.5.1")
+            return None
+        if not self._settings.accept_from_strangers:
+            explain("strangers may mail nobody here: refused", _ONLY_FROM_TRUSTED)
+            return replies.RELAY_DENIED
+        if not self._mailboxes.exists(name):
+            explain(f"there is no mailbox {name!r}: refused", "[[mailbox]]")
+            return replies.NO_SUCH_MAILBOX
+        return None
+
+    def _by_rules(
+        self, recipient: Address, arrival: Arrival, sender: Address | None, explain: Explain
+    ) -> tuple[list[Route], Reply | None]:
+        routes: list[Route] = []
+        for rule in self._settings.rules:
+            if not _matches(rule, recipient, arrival, sender):
+                continue
+            explain(f"route {rule.name!r} matches", f"[[route]] {rule.name}")
+            for target in rule.targets:
+                if target.kind == "reject":
+                    explain("refused by the route", f"[[route]] {rule.name}")
+                    return [], rejection(target)
+                explain(f"goes to {target}", f"[[route]] {rule.name}")
+                routes.append(Route(target, rule.name))
+            if not rule.continues:
+                break
+        return routes, None
+
+    def _to_mailbox(
+        self, name: str, arrival: Arrival, explain: Explain
+    ) -> tuple[Route | None, Reply | None]:
+        if not self._mailboxes.exists(name):
+            if not (arrival.trusted and self._mailboxes.may_create):
+                explain(f"there is no mailbox {name!r}: refused", "mailboxes.auto_create")
+                return None, replies.NO_SUCH_MAILBOX
+            explain(f"mailbox {name!r} will be made", "mailboxes.auto_create")
+        else:
+            explain(f"mailbox {name!r}", "[[mailbox]]")
+        return Route(Target("mailbox", name), "own address"), None
+
+    def _onward(
+        self, recipient: Address, arrival: Arrival, explain: Explain
+    ) -> tuple[Route | None, Reply | None]:
+        domain = recipient.domain
+        if isinstance(domain, GeneralLiteral):
+            explain("no way leads to a general literal: refused", "RFC 5321 §4.1.3")
+            return None, Reply(550, f"No way is known to {domain}", (1, 2))
+        if isinstance(domain, Domain):
+            explain(
+                "mail to names needs a route, and none matches: refused", '[[route]] to = ["…"]'
+            )
+            return None, Reply(550, f"No route to {domain} is set up here", (7, 1))
+        port = self._settings.delivery_port
+        reason = self._gate.refusal(domain.ip.packed, port, origin_of(arrival))
+        if reason is not None:
+            explain(f"{reason}: refused", "networks.trusted")
+            return None, Reply(550, f"Mail to {domain} is not allowed from here", (7, 1))
+        explain(f"straight to {domain} port {port}", "networks.trusted")
+        return Route(Target("direct"), "literal in a trusted network"), None
+
+
+def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address | None) -> bool:
+    if rule.listener is not None and rule.listener != arrival.listener:
+        return False
+    if rule.client is not None and (
+        arrival.client_ip is None or arrival.client_ip not in rule.client
+    ):
+        return False
+    if rule.recipient is not None and rule.recipient.match(str(recipient)) is None:
+        return False
+    return rule.sender is None or (
+        rule.sender.match("<>" if sender is None else str(sender)) is not None
+    )
+
+
+def describe_rules(rules: Sequence[Rule]) -> list[str]:
+    """One line for each rule, for the start-up log."""
+    return [f"{rule.name} -> {', '.join(map(str, rule.targets))}" for rule in rules]

@@ -1,0 +1,92 @@
+"""Where mail may be sent, as `[[route]] to = […]` writes it, read into values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from waypost.errors import AddressError
+from waypost.mail.address import AddressLiteral, parse_literal
+from waypost.mail.reply import Reply
+
+KINDS = ("mailbox", "smtp", "lmtp", "direct", "discard", "reject")
+_HOST_PORT = re.compile(r"(\[[^\]]+\])(?::([0-9]{1,5}))?")
+_REJECTION = re.compile(r"(?:([45])\.([0-9]{1,3})\.([0-9]{1,3})\s*)?(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A host by its literal, and a port."""
+
+    host: AddressLiteral
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPath:
+    """A Unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+NextHop = HostPort | UnixPath
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One target; `str()` gives back what `parse_target` reads."""
+
+    kind: str  # one of KINDS
+    argument: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.argument}" if self.argument else self.kind
+
+
+def parse_target(text: str) -> Target:
+    """Read a target; raises ValueError that says what was expected."""
+    kind, colon, argument = text.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"{text!r} is no target: expected {', '.join(KINDS)}")
+    if kind in ("direct", "discard"):
+        if colon:
+            raise ValueError(f"{kind!r} takes no argument")
+    elif not argument and kind != "reject":
+        raise ValueError(f"{kind!r} needs an argument, as in {kind}:…")
+    target = Target(kind, argument)
+    if kind in ("smtp", "lmtp"):
+        parse_next_hop(target)
+    return target
+
+
+def parse_next_hop(target: Target) -> NextHop:
+    """The host or socket of an smtp: or lmtp: target; raises ValueError."""
+    if target.kind == "lmtp" and target.argument.startswith("/"):
+        return UnixPath(target.argument)
+    match = _HOST_PORT.fullmatch(target.argument)
+    port = int(match[2] or (24 if target.kind == "lmtp" else 25)) if match else 0
+    if match is None or not 0 < port < 65536:
+        where = "[address]:port" + (" or /path/to/socket" if target.kind == "lmtp" else "")
+        raise ValueError(f"{str(target)!r}: expected {target.kind}:{where}")
+    try:
+        literal = parse_literal(match[1])
+    except AddressError as error:
+        raise ValueError(f"{str(target)!r}: {error}") from None
+    if not isinstance(literal, AddressLiteral):
+        raise ValueError(f"{str(target)!r}: only an IP address can be reached")
+    return HostPort(literal, port)
+
+
+def rejection(target: Target) -> Reply:
+    """The reply of a reject: target, as in ``reject:5.7.1 not here``."""
+    match = _REJECTION.fullmatch(target.argument)
+    assert match is not None  # the pattern takes any text
+    code = 450 if match[1] == "4" else 550
+    status = (int(match[2]), int(match[3])) if match[2] else (7, 1)
+    return Reply(code, " ".join(match[4].split()) or "Refused by the rules here", status)

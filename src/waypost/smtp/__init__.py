@@ -1,0 +1,1 @@
+"""SMTP and LMTP as engines without I/O, clock or randomness: bytes in, events and bytes out."""

@@ -1,0 +1,429 @@
+"""The client's side of an SMTP or LMTP session, without I/O (RFC 5321, RFC 2033, RFC 2920).
+
+One transaction at a time: `start()` queues MAIL, RCPT and DATA, in one burst where the peer
+offers PIPELINING; `receive()` matches replies to commands; `next_event()` says what to do next.
+A peer that answers out of step, or without end, raises PeerOutOfStep: drop the connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from waypost.mail.address import Address
+from waypost.mail.envelope import Body, Envelope, Notify, Recipient
+from waypost.mail.reply import Reply
+from waypost.smtp.command import encode_xtext
+
+# RFC 5321 §4.5.3.1.5 allows 512 octets a line; no honest reply comes near this in all.
+MAX_REPLY_BYTES = 32_768
+
+_REPLY_LINE = re.compile(rb"([2-5][0-9]{2})([ \-]?)(.*)", re.DOTALL)
+
+# Refusals of our own, before the peer is asked: it lacks what the message needs.
+NEEDS_SMTPUTF8 = Reply(550, "The next host does not offer SMTPUTF8, which this mail needs", (6, 7))
+NEEDS_BINARYMIME = Reply(
+    554, "The next host does not offer CHUNKING and BINARYMIME, which this mail needs", (6, 1)
+)
+NEEDS_8BITMIME = Reply(554, "The next host does not offer 8BITMIME, which this mail needs", (6, 3))
+TOO_BIG_FOR_PEER = Reply(552, "The message is larger than the next host accepts", (3, 4))
+
+
+class PeerOutOfStep(Exception):
+    """The peer's replies cannot be matched to our commands any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One MAIL with its recipients; sizes in octets."""
+
+    envelope: Envelope
+    recipients: Sequence[Recipient]
+    size: int  # of the content on the way out
+    is_eight_bit: bool  # the content may hold octets above 127
+
+
+@dataclass(slots=True)
+class SessionReady:
+    """Greeted; transactions may start."""
+
+
+@dataclass(slots=True)
+class SessionRefused:
+    """The peer does not want to talk; `reply` says why."""
+
+    reply: Reply
+
+
+@dataclass(slots=True)
+class ContentWanted:
+    """Send the content now, then call `content_sent()`. With `is_chunked` send it bare (BDAT)."""
+
+    is_chunked: bool
+
+
+@dataclass(slots=True)
+class TransactionEnded:
+    """One reply for each recipient of the transaction, in order."""
+
+    replies: list[Reply]
+
+
+ClientEvent = SessionReady | SessionRefused | ContentWanted | TransactionEnded
+
+
+class _Await(Enum):
+    """What the next reply answers."""
+
+    GREETING = "greeting"
+    EHLO = "EHLO"
+    HELO = "HELO"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    CONTENT = "content"
+    VOID = "void"  # RSET, QUIT, or content nobody wanted: whatever it says
+
+
+@dataclass(slots=True)
+class _Progress:
+    transaction: Transaction
+    replies: list[Reply | None]  # by recipient; None: accepted so far
+    is_chunked: bool
+    next_command: int = 0  # of the commands, when they go one by one
+    rcpt_answered: int = 0
+    content_answered: int = 0
+    commands: list[tuple[_Await, bytes]] = field(default_factory=list)
+
+
+class ClientSession:
+    """One session; see the module text for the protocol of use."""
+
+    def __init__(self, helo: str, *, is_lmtp: bool = False) -> None:
+        self._helo = helo
+        self._is_lmtp = is_lmtp
+        self._buffer = b""
+        self._lines: list[str] = []
+        self._code = 0
+        self._reply_bytes = 0
+        self._out: list[bytes] = []
+        self._awaiting: deque[_Await] = deque([_Await.GREETING])
+        self._events: deque[ClientEvent] = deque()
+        self._progress: _Progress | None = None
+        self.extensions: dict[str, str] = {}  # keyword -> parameters, upper case
+        self.is_ready = False
+        self.is_closing = False  # the peer said 421 or refused us: no more transactions
+        self.transactions = 0
+
+    # What the caller does.
+
+    def receive(self, received: bytes) -> None:
+        """Take octets as they came. Raises PeerOutOfStep."""
+        buffer = self._buffer + received if self._buffer else received
+        start = 0
+        while (end := buffer.find(b"\n", start)) >= 0:
+            self._line(buffer[start:end].rstrip(b"\r"))
+            start = end + 1
+        self._buffer = buffer[start:]
+        if self._reply_bytes + len(self._buffer) > MAX_REPLY_BYTES:
+            raise PeerOutOfStep("a reply without end")
+
+    def next_event(self) -> ClientEvent | None:
+        """The next thing to do; None: wait for the peer."""
+        return self._events.popleft() if self._events else None
+
+    def data_to_send(self) -> bytes:
+        """Everything to send now, in one piece."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def start(self, transaction: Transaction) -> None:
+        """Begin a transaction; the session is ready and no other is under way."""
+        assert self.is_ready
+        assert self._progress is None
+        assert transaction.recipients
+        refusal = self._why_not(transaction)
+        if refusal is not None:
+            self._events.append(TransactionEnded([refusal] * len(transaction.recipients)))
+            return
+        self.transactions += 1
+        is_chunked = transaction.envelope.body is Body.BINARY_MIME
+        progress = _Progress(transaction, [None] * len(transaction.recipients), is_chunked)
+        progress.commands.append((_Await.MAIL, self._mail_command(transaction)))
+        for recipient in transaction.recipients:
+            progress.commands.append((_Await.RCPT, self._rcpt_command(recipient)))
+        if not is_chunked:
+            progress.commands.append((_Await.DATA, b"DATA\r\n"))
+        self._progress = progress
+        if "PIPELINING" in self.extensions:
+            for awaited, command in progress.commands:
+                self._awaiting.append(awaited)
+                self._out.append(command)
+            progress.next_command = len(progress.commands)
+        else:
+            self._send_next_command(progress)
+
+    def chunk_header(self, size: int) -> bytes:
+        """The BDAT line to send before the whole content of `size` octets."""
+        return b"BDAT %d LAST\r\n" % size
+
+    def content_sent(self) -> None:
+        """The content and its end mark are on their way; the verdict comes next."""
+        progress = self._progress
+        assert progress is not None
+        # LMTP answers once for each recipient it accepted (RFC 2033 §4.2).
+        accepted = sum(reply is None for reply in progress.replies)
+        self._awaiting.extend([_Await.CONTENT] * (accepted if self._is_lmtp else 1))
+
+    def quit(self) -> None:
+        """Say goodbye."""
+        self._out.append(b"QUIT\r\n")
+        self._awaiting.append(_Await.VOID)
+        self.is_closing = True
+
+    @property
+    def max_recipients(self) -> int | None:
+        """RCPTMAX of the peer's LIMITS (RFC 9422 §4); None: it states none."""
+        return self._limit("RCPTMAX")
+
+    @property
+    def max_transactions(self) -> int | None:
+        """MAILMAX of the peer's LIMITS; None: it states none."""
+        return self._limit("MAILMAX")
+
+    @property
+    def reports_deliveries(self) -> bool:
+        """True when the peer takes over the duty of DSNs (RFC 3461)."""
+        return "DSN" in self.extensions
+
+    # Replies.
+
+    def _line(self, line: bytes) -> None:
+        self._reply_bytes += len(line) + 2
+        match = _REPLY_LINE.fullmatch(line)
+        if match is None or self._reply_bytes > MAX_REPLY_BYTES:
+            raise PeerOutOfStep(f"not a reply: {line[:80]!r}")
+        code = int(match[1])
+        if self._lines and code != self._code:
+            raise PeerOutOfStep(f"a reply with two codes, {self._code} and {code}")
+        self._code = code
+        self._lines.append(match[3].decode("utf-8", "replace"))
+        if match[2] != b"-":
+            reply = Reply.received(code, self._lines)
+            raw_lines, self._lines = self._lines, []
+            self._reply_bytes = 0
+            self._answered(reply, raw_lines)
+
+    def _answered(self, reply: Reply, raw_lines: list[str]) -> None:
+        if reply.code == 421:
+            self.is_closing = True
+        if not self._awaiting:
+            if reply.code == 421:
+                return
+            raise PeerOutOfStep(f"a reply to nothing: {reply}")
+        awaited = self._awaiting.popleft()
+        if awaited is _Await.GREETING:
+            self._greeted(reply)
+        elif awaited is _Await.EHLO:
+            self._extended(reply, raw_lines)
+        elif awaited is _Await.HELO:
+            self._settled(reply)
+        elif awaited is _Await.MAIL:
+            self._mail_answered(reply)
+        elif awaited is _Await.RCPT:
+            self._rcpt_answered(reply)
+        elif awaited is _Await.DATA:
+            self._data_answered(reply)
+        elif awaited is _Await.CONTENT:
+            self._content_answered(reply)
+
+    def _greeted(self, reply: Reply) -> None:
+        if not 200 <= reply.code < 300:
+            self._refused(reply)
+            return
+        self._out.append(f"{'LHLO' if self._is_lmtp else 'EHLO'} {self._helo}\r\n".encode())
+        self._awaiting.append(_Await.EHLO)
+
+    def _extended(self, reply: Reply, raw_lines: list[str]) -> None:
+        if 200 <= reply.code < 300:
+            for line in raw_lines[1:]:
+                keyword, _, parameters = line.strip().partition(" ")
+                self.extensions[keyword.upper()] = parameters.upper()
+            self._settled(reply)
+        elif reply.is_permanent and not self._is_lmtp and not self.is_closing:
+            # An old server (RFC 5321 §3.2): fall back to HELO.
+            self._out.append(f"HELO {self._helo}\r\n".encode())
+            self._awaiting.append(_Await.HELO)
+        else:
+            self._refused(reply)
+
+    def _settled(self, reply: Reply) -> None:
+        if 200 <= reply.code < 300 and not self.is_closing:
+            self.is_ready = True
+            self._events.append(SessionReady())
+        else:
+            self._refused(reply)
+
+    def _refused(self, reply: Reply) -> None:
+        if 200 <= reply.code < 400:
+            raise PeerOutOfStep(f"a greeting must not be answered so: {reply}")
+        self.is_closing = True
+        self._events.append(SessionRefused(reply))
+
+    def _mail_answered(self, reply: Reply) -> None:
+        progress = self._transaction(reply, 2)
+        if not reply.is_positive:
+            progress.replies = [reply] * len(progress.replies)
+        self._go_on(progress)
+
+    def _rcpt_answered(self, reply: Reply) -> None:
+        progress = self._transaction(reply, 2)
+        index = progress.rcpt_answered
+        progress.rcpt_answered += 1
+        if not reply.is_positive and progress.replies[index] is None:
+            progress.replies[index] = reply
+        self._go_on(progress)
+
+    def _data_answered(self, reply: Reply) -> None:
+        progress = self._transaction(reply, 3)
+        has_recipients = any(answer is None for answer in progress.replies)
+        if reply.is_positive and has_recipients:
+            self._events.append(ContentWanted(is_chunked=False))
+        elif reply.is_positive:
+            # All recipients were refused, yet DATA was taken (RFC 2920 §3.1): send nothing.
+            self._out.append(b".\r\n")
+            self._awaiting.append(_Await.VOID)
+            self._end(progress)
+        else:
+            progress.replies = [answer or reply for answer in progress.replies]
+            self._end(progress, needs_reset=True)
+
+    def _content_answered(self, reply: Reply) -> None:
+        progress = self._transaction(reply, 2)
+        if self._is_lmtp:
+            while progress.replies[progress.content_answered] is not None:
+                progress.content_answered += 1
+            progress.replies[progress.content_answered] = reply
+            if all(answer is not None for answer in progress.replies):
+                self._end(progress)
+        else:
+            progress.replies = [answer or reply for answer in progress.replies]
+            self._end(progress)
+
+    def _transaction(self, reply: Reply, expected: int) -> _Progress:
+        if self._progress is None or (reply.is_positive and reply.code // 100 != expected):
+            raise PeerOutOfStep(f"not a reply to this command: {reply}")
+        return self._progress
+
+    # Commands.
+
+    def _go_on(self, progress: _Progress) -> None:
+        if progress.next_command < len(progress.commands):
+            if all(answer is not None for answer in progress.replies):
+                self._end(progress, needs_reset=True)
+            else:
+                self._send_next_command(progress)
+        elif progress.is_chunked and progress.rcpt_answered == len(progress.replies):
+            if all(answer is not None for answer in progress.replies):
+                self._end(progress, needs_reset=True)
+            else:
+                self._events.append(ContentWanted(is_chunked=True))
+
+    def _send_next_command(self, progress: _Progress) -> None:
+        awaited, command = progress.commands[progress.next_command]
+        progress.next_command += 1
+        if awaited is _Await.DATA and all(answer is not None for answer in progress.replies):
+            self._end(progress, needs_reset=True)
+            return
+        self._awaiting.append(awaited)
+        self._out.append(command)
+
+    def _end(self, progress: _Progress, *, needs_reset: bool = False) -> None:
+        self._progress = None
+        if needs_reset and not self.is_closing:
+            self._out.append(b"RSET\r\n")
+            self._awaiting.append(_Await.VOID)
+        replies = [answer for answer in progress.replies if answer is not None]
+        self._events.append(TransactionEnded(replies))
+
+    def _why_not(self, transaction: Transaction) -> Reply | None:
+        """Our own refusal when the peer lacks what the message needs; None: it has all."""
+        extensions = self.extensions
+        envelope = transaction.envelope
+        if "SMTPUTF8" not in extensions and (
+            envelope.smtputf8
+            or not all(recipient.forward_path.is_ascii for recipient in transaction.recipients)
+            or not (envelope.reverse_path is None or envelope.reverse_path.is_ascii)
+        ):
+            return NEEDS_SMTPUTF8
+        if envelope.body is Body.BINARY_MIME:
+            if "BINARYMIME" not in extensions or "CHUNKING" not in extensions:
+                return NEEDS_BINARYMIME
+        elif envelope.body is Body.EIGHT_BIT_MIME and transaction.is_eight_bit:
+            # RFC 6152 §3: convert or return. A body that never announced 8BITMIME is sent as it
+            # came, as everybody does.
+            if "8BITMIME" not in extensions:
+                return NEEDS_8BITMIME
+        limit = extensions.get("SIZE", "")
+        if limit.isdigit() and 0 < int(limit) < transaction.size:
+            return TOO_BIG_FOR_PEER
+        return None
+
+    def _mail_command(self, transaction: Transaction) -> bytes:
+        envelope = transaction.envelope
+        extensions = self.extensions
+        words = [f"MAIL FROM:<{'' if envelope.reverse_path is None else envelope.reverse_path}>"]
+        if "SIZE" in extensions:
+            words.append(f"SIZE={transaction.size}")
+        if envelope.body is Body.BINARY_MIME:
+            words.append("BODY=BINARYMIME")
+        elif transaction.is_eight_bit and "8BITMIME" in extensions:
+            words.append("BODY=8BITMIME")
+        if envelope.smtputf8:
+            words.append("SMTPUTF8")
+        if "DSN" in extensions:
+            if envelope.ret is not None:
+                words.append(f"RET={envelope.ret}")
+            if envelope.envid is not None:
+                words.append(f"ENVID={encode_xtext(envelope.envid)}")
+        return _command_line(words)
+
+    def _rcpt_command(self, recipient: Recipient) -> bytes:
+        words = [f"RCPT TO:<{recipient.forward_path}>"]
+        if "DSN" in self.extensions:
+            if recipient.notify is not None:
+                words.append(f"NOTIFY={_notify_words(recipient.notify)}")
+            original = recipient.original_recipient
+            if original is None and recipient.notify is not None:
+                original = _as_original(recipient.forward_path)
+            if original is not None:
+                kind, _, address = original.partition(";")
+                words.append(f"ORCPT={kind};{encode_xtext(address)}")
+        return _command_line(words)
+
+    def _limit(self, name: str) -> int | None:
+        for word in self.extensions.get("LIMITS", "").split():
+            key, _, value = word.partition("=")
+            if key == name and value.isdigit() and int(value) > 0:
+                return int(value)
+        return None
+
+
+def _notify_words(notify: Notify) -> str:
+    return ",".join(word.name or "" for word in notify) or "NEVER"
+
+
+def _as_original(address: Address) -> str:
+    return f"{'rfc822' if address.is_ascii else 'utf-8'};{address}"
+
+
+def _command_line(words: list[str]) -> bytes:
+    """One command; commands are built from typed values, and still nothing may split the line."""
+    line = " ".join(words).encode()
+    if b"\r" in line or b"\n" in line or b"\0" in line:
+        raise ValueError("a command must be one line")
+    return line + b"\r\n"

@@ -1,0 +1,639 @@
+"""The server's side of an SMTP or LMTP session, without I/O (RFC 5321, RFC 2033).
+
+Owns order and state: which command may come now, what it means, and that the stream stays in
+step whatever a client sends. Decisions are the caller's: `next_event()` gives an event, and the
+engine reads no further until `answer()` (content chunks alone need no answer).
+
+Extensions: PIPELINING (RFC 2920), SIZE (1870), 8BITMIME (6152), BINARYMIME and CHUNKING (3030),
+SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034), DSN (3461), LIMITS (9422). STARTTLS and AUTH have
+their rows in the table below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from waypost.mail import reply as replies
+from waypost.mail.address import Address
+from waypost.mail.envelope import Body, Notify, Ret
+from waypost.mail.reply import Reply
+from waypost.smtp import command as grammar
+from waypost.smtp.command import CommandRefused
+from waypost.smtp.data import ChunkDecoder, DataDecoder
+
+# RFC 5321 §4.5.3.1.4, CRLF included; MAIL and RCPT grow with their extensions (RFC 1870 §3,
+# RFC 3461 §5.4, RFC 6531 §3.4), here with room to spare.
+MAX_COMMAND_LINE = 512
+MAX_PATH_COMMAND_LINE = 2048
+MAX_JUNK_COMMANDS = 20
+
+
+class Phase(Enum):
+    """Where the session stands; each value is a row of the table."""
+
+    CONNECTED = "connected"  # no greeting from the client yet
+    READY = "ready"  # greeted, no transaction
+    SENDER = "sender"  # MAIL taken, no recipient taken yet
+    RECIPIENTS = "recipients"  # at least one recipient taken
+    CHUNKS = "chunks"  # between the BDAT chunks of one message
+    FAILED = "failed"  # a BDAT message is lost; only RSET, EHLO or QUIT lead on (RFC 3030 §2)
+    DATA = "data"  # reading content up to the end mark
+    CHUNK = "chunk"  # reading the octets of one BDAT chunk
+    CLOSED = "closed"
+
+
+@dataclass(slots=True)
+class MailRequested:
+    """MAIL; wants an answer."""
+
+    reverse_path: Address | str | None  # str: a local part without a domain; None: <>
+    body: Body | None
+    smtputf8: bool
+    envid: str | None
+    ret: Ret | None
+    size: int | None  # octets announced; None: not announced
+
+
+@dataclass(slots=True)
+class RcptRequested:
+    """RCPT; wants an answer."""
+
+    forward_path: Address | str  # str: a local part without a domain
+    notify: Notify | None
+    original_recipient: str | None
+
+
+@dataclass(slots=True)
+class ContentRequested:
+    """DATA, or the first BDAT; wants an answer: 354 to go on (never sent for BDAT)."""
+
+    is_binary: bool
+
+
+@dataclass(slots=True)
+class ContentChunk:
+    """Canonical content; wants no answer."""
+
+    content: bytes
+
+
+@dataclass(slots=True)
+class ContentEnded:
+    """The true end of the content was read; wants an answer, for LMTP one per recipient.
+
+    `fault` is the refusal the content has earned by its form; None: it is fine.
+    """
+
+    fault: Reply | None
+    was_mended: bool  # line ends were normalised (lenient sessions only)
+
+
+@dataclass(slots=True)
+class TransactionDropped:
+    """RSET, a new greeting, or a failed chunk: forget the transaction; wants no answer."""
+
+
+Event = (
+    MailRequested
+    | RcptRequested
+    | ContentRequested
+    | ContentChunk
+    | ContentEnded
+    | TransactionDropped
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What a session offers; one value shared by all sessions of a listener."""
+
+    max_message_bytes: int
+    max_recipients: int
+    is_lmtp: bool = False
+    lenient: bool = False  # a trusted client: mend what is harmless to mend
+    software: str = "Waypost"
+
+
+class ServerSession:
+    """One session; see the module text for the protocol of use."""
+
+    __slots__ = (
+        "_answering",
+        "_bad_lines",
+        "_buffer",
+        "_chunk_is_last",
+        "_chunk_left",
+        "_chunk_size",
+        "_chunks",
+        "_data",
+        "_fault",
+        "_junk",
+        "_name",
+        "_out",
+        "_overlong",
+        "_position",
+        "_resume",
+        "_settings",
+        "_size",
+        "_table",
+        "body",
+        "extended",
+        "helo",
+        "phase",
+        "recipients",
+        "smtputf8",
+    )
+
+    def __init__(self, settings: ServerSettings, name: str) -> None:
+        """`name` is what the hub calls itself: its host name, or the literal connected to."""
+        self._settings = settings
+        self._table = _LMTP if settings.is_lmtp else _SMTP
+        self._name = name
+        self._buffer = b""
+        self._position = 0
+        self._out: list[bytes] = []
+        self._answering: Event | None = None
+        self._resume: Phase = Phase.READY
+        self._data: DataDecoder | None = None
+        self._chunks: ChunkDecoder | None = None
+        self._chunk_left = 0
+        self._chunk_size = 0
+        self._chunk_is_last = False
+        self._fault: Reply | None = None
+        self._size = 0
+        self._junk = 0
+        self._bad_lines = 0
+        self._overlong = False
+        self.phase = Phase.CONNECTED
+        self.helo = ""
+        self.extended = False  # greeted with EHLO or LHLO
+        self.body: Body | None = None
+        self.smtputf8 = False
+        self.recipients = 0
+
+    # What the caller does.
+
+    def greet(self) -> None:
+        """Say 220; LMTP says so in its greeting (RFC 2033 §4.1)."""
+        kind = "LMTP" if self._settings.is_lmtp else "ESMTP"
+        self._out.append(f"220 {self._name} {kind} {self._settings.software}\r\n".encode())
+
+    def receive(self, received: bytes) -> None:
+        """Take octets as they came; `next_event()` works on them."""
+        if self._position < len(self._buffer):
+            self._buffer = self._buffer[self._position :] + received
+        else:
+            self._buffer = received
+        self._position = 0
+
+    def next_event(self) -> Event | None:
+        """The next thing to decide; None: more octets, or `answer()`, are needed first."""
+        while self._answering is None and self.phase is not Phase.CLOSED:
+            phase = self.phase
+            if phase is Phase.DATA:
+                event = self._read_data()
+            elif phase is Phase.CHUNK:
+                event = self._read_chunk()
+            else:
+                line = self._next_line()
+                if line is None:
+                    return None
+                event = self._command(line)
+            if event is None:
+                if self.phase is phase and (phase is Phase.DATA or phase is Phase.CHUNK):
+                    return None
+                continue
+            if type(event) is not ContentChunk and type(event) is not TransactionDropped:
+                self._answering = event
+            return event
+        return None
+
+    def answer(self, reply: Reply, *others: Reply) -> None:
+        """Answer the event given last; `others` are LMTP's replies for further recipients."""
+        event, self._answering = self._answering, None
+        if type(event) is ContentRequested:
+            self._answer_content_request(reply)
+            return
+        self._out.append(reply.wire)
+        for other in others:
+            self._out.append(other.wire)
+        if reply.code == 421:
+            self.phase = Phase.CLOSED
+        elif type(event) is MailRequested:
+            if reply.is_positive:
+                self.phase = Phase.SENDER
+            else:
+                self._end_transaction()
+        elif type(event) is RcptRequested:
+            if reply.is_positive:
+                self.recipients += 1
+                self.phase = Phase.RECIPIENTS
+            elif reply.is_permanent:
+                self._count_junk()
+        elif type(event) is ContentEnded:
+            self._end_transaction()
+
+    def refuse(self, reply: Reply) -> None:
+        """Say `reply` unasked and close: 421 when idle, busy or going down."""
+        self._out.append(reply.wire)
+        self._answering = None
+        self.phase = Phase.CLOSED
+
+    def data_to_send(self) -> bytes:
+        """Everything to send now, in one piece."""
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    @property
+    def is_answering(self) -> bool:
+        """True between an event and its answer."""
+        return self._answering is not None
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Octets received and not looked at yet."""
+        return len(self._buffer) - self._position
+
+    @property
+    def is_lenient(self) -> bool:
+        """True for a trusted client."""
+        return self._settings.lenient
+
+    @property
+    def protocol(self) -> str:
+        """For "with" in Received (RFC 3848, RFC 6531 §4.3)."""
+        base = "LMTP" if self._settings.is_lmtp else ("ESMTP" if self.extended else "SMTP")
+        if self.smtputf8:
+            return "UTF8LMTP" if self._settings.is_lmtp else "UTF8SMTP"
+        return base
+
+    # Lines.
+
+    def _next_line(self) -> bytes | None:
+        """The next command line without its end; None: not complete yet, or closed."""
+        while True:
+            end = self._buffer.find(b"\n", self._position)
+            if end < 0:
+                waiting = len(self._buffer) - self._position
+                if waiting > MAX_PATH_COMMAND_LINE:
+                    # Keep nothing of a line that is too long anyway.
+                    self._overlong = True
+                    keep = 1 if self._buffer.endswith(b"\r") else 0
+                    self._position = len(self._buffer) - keep
+                return None
+            line = self._buffer[self._position : end]
+            self._position = end + 1
+            if self._overlong or len(line) > MAX_PATH_COMMAND_LINE:
+                self._overlong = False
+                self._say_junk(replies.LINE_TOO_LONG)
+            elif line.endswith(b"\r") and _CONTROL.search(line := line[:-1]) is None:
+                return line
+            elif self._settings.lenient and b"\0" not in line:
+                # A bare LF ends the line for a trusted client; bare CRs go (device quirks).
+                return line.replace(b"\r", b"")
+            else:
+                self._bad_line()
+            if self.phase is Phase.CLOSED:
+                return None
+
+    def _bad_line(self) -> None:
+        self._bad_lines += 1
+        if self._bad_lines >= 2:
+            self.refuse(replies.TOO_MANY_ERRORS)
+        else:
+            self._out.append(replies.BAD_LINE_END.wire)
+
+    def _say_junk(self, reply: Reply) -> None:
+        self._out.append(reply.wire)
+        self._count_junk()
+
+    def _count_junk(self) -> None:
+        self._junk += 1
+        if self._junk >= MAX_JUNK_COMMANDS:
+            self.refuse(replies.TOO_MANY_ERRORS)
+
+    # Commands.
+
+    def _command(self, line: bytes) -> Event | None:
+        raw_verb, _, raw_argument = line.partition(b" ")
+        verb = raw_verb.upper()
+        if verb == b"BDAT":
+            return self._start_chunk(raw_argument)
+        action = self._table[self.phase].get(verb)
+        if action is None:
+            self._out_of_order(verb)
+            return None
+        if len(line) + 2 > MAX_COMMAND_LINE and verb not in _PATH_COMMANDS:
+            self._say_junk(replies.LINE_TOO_LONG)
+            return None
+        try:
+            return action(self, grammar.decode_line(raw_argument).strip(" "))
+        except CommandRefused as refused:
+            self._say_junk(refused.reply)
+            return None
+
+    def _out_of_order(self, verb: bytes) -> None:
+        if all(verb not in row for row in self._table.values()):
+            self._say_junk(replies.UNKNOWN_COMMAND)
+        elif self.phase is Phase.CONNECTED:
+            self._say_junk(replies.GREET_FIRST)
+        elif verb == b"DATA":
+            self._say_junk(self._why_no_content())
+        else:
+            self._say_junk(replies.NOT_IN_THIS_ORDER)
+
+    def _why_no_content(self) -> Reply:
+        # RFC 5321 §3.3: 554 when every RCPT was refused, 503 when none was tried.
+        if self.phase is Phase.SENDER:
+            return replies.NO_VALID_RECIPIENTS
+        return replies.NOT_IN_THIS_ORDER
+
+    def _helo(self, argument: str) -> Event | None:
+        return self._greeted(argument, extended=False)
+
+    def _ehlo(self, argument: str) -> Event | None:
+        return self._greeted(argument, extended=True)
+
+    def _greeted(self, argument: str, *, extended: bool) -> Event | None:
+        # Devices greet with anything or nothing, and RFC 5321 §4.1.4 forbids refusing mail for
+        # it; strangers at least have to say one printable word.
+        if not self._settings.lenient and (not argument or not argument.isprintable()):
+            raise CommandRefused(Reply(501, "Syntax: EHLO name-or-literal", (5, 4)))
+        self.helo = argument
+        self.extended = extended
+        if extended:
+            self._out.append(self._extensions())
+        else:
+            self._out.append(f"250 {self._name}\r\n".encode())
+        return self._drop_transaction()
+
+    def _extensions(self) -> bytes:
+        settings = self._settings
+        keywords = (
+            self._name,
+            "PIPELINING",
+            f"SIZE {settings.max_message_bytes}",
+            "8BITMIME",
+            "BINARYMIME",
+            "CHUNKING",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "DSN",
+            f"LIMITS RCPTMAX={settings.max_recipients}",
+            "HELP",
+        )
+        lines = [f"250-{keyword}\r\n" for keyword in keywords[:-1]]
+        return "".join([*lines, f"250 {keywords[-1]}\r\n"]).encode()
+
+    def _mail(self, argument: str) -> Event | None:
+        lenient = self._settings.lenient
+        path, rest = grammar.split_path(argument, "FROM:", lenient=lenient)
+        reverse_path = grammar.parse_address(path, (1, 7), lenient=lenient) if path else None
+        event = MailRequested(reverse_path, None, False, None, None, None)
+        if rest:
+            self._mail_parameters(event, rest)
+        if not event.smtputf8 and not path.isascii():
+            raise CommandRefused(replies.NEEDS_SMTPUTF8)
+        self.body = event.body
+        self.smtputf8 = event.smtputf8
+        return event
+
+    def _mail_parameters(self, event: MailRequested, text: str) -> None:
+        for key, value in grammar.split_parameters(text).items():
+            if key == "SIZE":
+                event.size = grammar.parse_size(value)
+                if event.size > self._settings.max_message_bytes:
+                    raise CommandRefused(replies.MESSAGE_TOO_BIG)
+            elif key == "BODY":
+                event.body = grammar.parse_body(value)
+            elif key == "SMTPUTF8" and value is None:
+                event.smtputf8 = True
+            elif key == "RET":
+                event.ret = grammar.parse_ret(value)
+            elif key == "ENVID":
+                event.envid = grammar.parse_envid(value)
+            elif not self._settings.lenient:
+                raise CommandRefused(Reply(555, f"Parameter {key[:40]} is not known here", (5, 4)))
+
+    def _rcpt(self, argument: str) -> Event | None:
+        lenient = self._settings.lenient
+        path, rest = grammar.split_path(argument, "TO:", lenient=lenient)
+        forward_path = grammar.parse_address(path, (1, 3), lenient=lenient)
+        if not self.smtputf8 and not path.isascii():
+            raise CommandRefused(replies.NEEDS_SMTPUTF8)
+        event = RcptRequested(forward_path, None, None)
+        if rest:
+            for key, value in grammar.split_parameters(rest).items():
+                if key == "NOTIFY":
+                    event.notify = grammar.parse_notify(value)
+                elif key == "ORCPT":
+                    event.original_recipient = grammar.parse_orcpt(value, smtputf8=self.smtputf8)
+                elif not lenient:
+                    raise CommandRefused(
+                        Reply(555, f"Parameter {key[:40]} is not known here", (5, 4))
+                    )
+        if self.recipients >= self._settings.max_recipients:
+            self._out.append(replies.TOO_MANY_RECIPIENTS.wire)
+            return None
+        return event
+
+    def _data_command(self, argument: str) -> Event | None:
+        if argument:
+            raise CommandRefused(Reply(501, "DATA takes no argument", (5, 4)))
+        if self.body is Body.BINARY_MIME:
+            raise CommandRefused(replies.BINARY_NEEDS_BDAT)
+        return ContentRequested(is_binary=False)
+
+    def _rset(self, argument: str) -> Event | None:
+        self._out.append(replies.RESET.wire)
+        return self._drop_transaction()
+
+    def _noop(self, argument: str) -> Event | None:
+        self._out.append(replies.OK.wire)
+        return None
+
+    def _vrfy(self, argument: str) -> Event | None:
+        if not argument:
+            raise CommandRefused(Reply(501, "Syntax: VRFY address", (5, 4)))
+        # RFC 5321 §3.5.3: 252 tells nothing a stranger could use.
+        self._out.append(replies.CANNOT_VERIFY.wire)
+        return None
+
+    def _help(self, argument: str) -> Event | None:
+        self._out.append(replies.HELP.wire)
+        return None
+
+    def _not_implemented(self, argument: str) -> Event | None:
+        self._say_junk(replies.NOT_IMPLEMENTED)
+        return None
+
+    def _quit(self, argument: str) -> Event | None:
+        self.refuse(Reply(221, f"{self._name} closing", (0, 0)))
+        return None
+
+    # Content after DATA.
+
+    def _answer_content_request(self, reply: Reply) -> None:
+        if self._chunks is None:
+            if reply.code == 354:
+                self._out.append(reply.wire)
+                self._data = DataDecoder(lenient=self._settings.lenient)
+                self._fault = None
+                self._size = 0
+                self.phase = Phase.DATA
+            else:
+                self._out.append(reply.wire)
+                self._end_transaction()
+        else:
+            # BDAT: the octets come in any case; a refusal is given after them.
+            if reply.code != 354:
+                self._fault = reply
+            self.phase = Phase.CHUNK
+
+    def _read_data(self) -> Event | None:
+        decoder = self._data
+        assert decoder is not None
+        if decoder.is_ended:
+            self._data = None
+            fault = self._fault
+            if fault is None and decoder.is_faulty:
+                fault = replies.BARE_LINE_ENDS
+            return ContentEnded(fault, decoder.was_mended)
+        if self._position >= len(self._buffer):
+            return None
+        received = self._buffer[self._position :] if self._position else self._buffer
+        content, rest = decoder.receive(received)
+        self._buffer = rest
+        self._position = 0
+        self._count_content(len(content))
+        if not content or self._fault is not None or decoder.is_faulty:
+            return self._read_data()
+        return ContentChunk(content)
+
+    def _count_content(self, octets: int) -> None:
+        self._size += octets
+        if self._size > self._settings.max_message_bytes and self._fault is None:
+            self._fault = replies.MESSAGE_TOO_BIG
+
+    # Content in BDAT chunks.
+
+    def _start_chunk(self, raw_argument: bytes) -> Event | None:
+        chunk = grammar.parse_chunk(raw_argument.decode("ascii", "replace"))
+        if chunk is None:
+            # How many octets follow is unknown, so nothing after this can be read safely.
+            self.refuse(Reply(501, "Syntax: BDAT size [LAST]", (5, 4)))
+            return None
+        self._chunk_size, self._chunk_is_last = chunk
+        self._chunk_left = self._chunk_size
+        if self.phase is Phase.RECIPIENTS:
+            self._chunks = ChunkDecoder(
+                lenient=self._settings.lenient, is_binary=self.body is Body.BINARY_MIME
+            )
+            self._fault = None
+            self._size = 0
+            return ContentRequested(is_binary=self._chunks.is_binary)
+        if self.phase is not Phase.CHUNKS:
+            # The octets follow whether we like it or not: they are read past, then refused.
+            self._fault = self._why_no_content()
+            self._resume = self.phase
+        self.phase = Phase.CHUNK
+        return None
+
+    def _read_chunk(self) -> Event | None:
+        received = self._buffer[self._position : self._position + self._chunk_left]
+        if not received and self._chunk_left:
+            return None
+        self._position += len(received)
+        self._chunk_left -= len(received)
+        decoder = self._chunks
+        if decoder is not None:
+            content = decoder.receive(received, is_end=self._chunk_is_last and not self._chunk_left)
+            self._count_content(len(content))
+            if self._fault is None and decoder.is_faulty:
+                self._fault = replies.BARE_LINE_ENDS
+            if content and self._fault is None:
+                return ContentChunk(content)
+        return None if self._chunk_left else self._end_chunk()
+
+    def _end_chunk(self) -> Event | None:
+        decoder = self._chunks
+        if decoder is None:
+            assert self._fault is not None
+            self.phase = self._resume
+            fault, self._fault = self._fault, None
+            self._say_junk(fault)
+            return None
+        if self._chunk_is_last:
+            self._chunks = None
+            return ContentEnded(self._fault, decoder.was_mended)
+        if self._fault is not None:
+            self._out.append(self._fault.wire)
+            self._end_transaction()
+            self.phase = Phase.FAILED
+            return TransactionDropped()
+        self._out.append(Reply(250, f"{self._chunk_size} octets received", (0, 0)).wire)
+        self.phase = Phase.CHUNKS
+        return None
+
+    # Transactions.
+
+    def _drop_transaction(self) -> Event | None:
+        had_one = self.phase not in (Phase.CONNECTED, Phase.READY)
+        self._end_transaction()
+        return TransactionDropped() if had_one else None
+
+    def _end_transaction(self) -> None:
+        self.phase = Phase.READY
+        self.recipients = 0
+        self.body = None
+        self.smtputf8 = False
+        self._chunks = None
+        self._data = None
+        self._fault = None
+
+
+_Action = Callable[[ServerSession, str], Event | None]
+
+_PATH_COMMANDS = frozenset({b"MAIL", b"RCPT"})
+# What no command line of a stranger may hold; a tab is harmless.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def _table(greetings: dict[bytes, _Action]) -> dict[Phase, dict[bytes, _Action]]:
+    """Every pair of phase and verb that is allowed; others are out of order (503) or unknown (500).
+
+    BDAT is allowed wherever content may follow, and is read past everywhere else (`_start_chunk`).
+    """
+    anytime: dict[bytes, _Action] = {
+        **greetings,
+        b"RSET": ServerSession._rset,
+        b"NOOP": ServerSession._noop,
+        b"VRFY": ServerSession._vrfy,
+        b"EXPN": ServerSession._not_implemented,
+        b"HELP": ServerSession._help,
+        b"QUIT": ServerSession._quit,
+        b"STARTTLS": ServerSession._not_implemented,
+        b"AUTH": ServerSession._not_implemented,
+    }
+    return {
+        Phase.CONNECTED: anytime,
+        Phase.READY: {**anytime, b"MAIL": ServerSession._mail},
+        Phase.SENDER: {**anytime, b"RCPT": ServerSession._rcpt},
+        Phase.RECIPIENTS: {
+            **anytime,
+            b"RCPT": ServerSession._rcpt,
+            b"DATA": ServerSession._data_command,
+        },
+        Phase.CHUNKS: anytime,
+        Phase.FAILED: anytime,
+    }
+
+
+_SMTP = _table({b"HELO": ServerSession._helo, b"EHLO": ServerSession._ehlo})
+_LMTP = _table({b"LHLO": ServerSession._ehlo})
