@@ -2,6 +2,10 @@
 
 This is how syncs are shared: while one batch is being made durable the next one gathers, with no
 timer and no delay added. The queue's commits, the spool and the Maildirs work this way.
+
+Work is handed over once in a turn of the loop and only when the thread is free. Handing over each
+request by itself would wake the thread for the first and leave it with batches of one, and every
+wake-up makes the two threads fight for the interpreter.
 """
 
 from __future__ import annotations
@@ -26,44 +30,61 @@ class BatchWorker(Generic[Request, Result]):
     def __init__(self, name: str, run: Callable[[list[Request]], list[Result | Exception]]) -> None:
         self._run = run
         self._loop = asyncio.get_running_loop()
-        self._waiting: SimpleQueue[tuple[Request, asyncio.Future[Result]] | None] = SimpleQueue()
+        self._requests: list[Request] = []
+        self._futures: list[asyncio.Future[Result]] = []
+        self._is_busy = False  # the thread has a batch, or is about to be given one
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._batches: SimpleQueue[tuple[list[Request], list[asyncio.Future[Result]]] | None]
+        self._batches = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, request: Request) -> asyncio.Future[Result]:
         """Hand over a request; the future is resolved when its batch is done."""
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._waiting.put((request, future))
+        self._requests.append(request)
+        self._futures.append(future)
+        if not self._is_busy:
+            self._is_busy = True
+            self._idle.clear()
+            self._loop.call_soon(self._hand_over)
         return future
 
     async def close(self) -> None:
         """Finish what waits, then end the thread."""
-        self._waiting.put(None)
+        await self._idle.wait()
+        self._batches.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def _hand_over(self) -> None:
+        self._batches.put((self._requests, self._futures))
+        self._requests, self._futures = [], []
+
+    def _done(
+        self, futures: list[asyncio.Future[Result]], results: list[Result | Exception]
+    ) -> None:
+        if self._requests:
+            self._hand_over()
+        else:
+            self._is_busy = False
+            self._idle.set()
+        for future, result in zip(futures, results, strict=True):
+            if future.done():
+                continue  # cancelled by its owner
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    # In the thread.
+
     def _work(self) -> None:
-        is_open = True
-        while is_open:
-            batch = [self._waiting.get()]
-            batch += [self._waiting.get() for _ in range(self._waiting.qsize())]
-            pairs = [pair for pair in batch if pair is not None]
-            is_open = len(pairs) == len(batch)
-            if not pairs:
-                continue
+        while (batch := self._batches.get()) is not None:
+            requests, futures = batch
             results: list[Result | Exception]
             try:
-                results = self._run([request for request, _ in pairs])
+                results = self._run(requests)
             except Exception as error:  # the batch fails as a whole, the thread lives on
-                results = [error] * len(pairs)
-            futures = [future for _, future in pairs]
-            self._loop.call_soon_threadsafe(_resolve, futures, results)
-
-
-def _resolve(futures: list[asyncio.Future[Result]], results: list[Result | Exception]) -> None:
-    for future, result in zip(futures, results, strict=True):
-        if future.done():
-            continue  # cancelled by its owner
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+                results = [error] * len(requests)
+            self._loop.call_soon_threadsafe(self._done, futures, results)

@@ -85,5 +85,9 @@ def _timestamp(second: int) -> str:
 
 
 def _word(value: object) -> str:
-    text = str(value)
+    return _escaped(str(value))
+
+
+@lru_cache(maxsize=4096)
+def _escaped(text: str) -> str:
     return text if _PLAIN.fullmatch(text) is not None else json.dumps(text, ensure_ascii=True)

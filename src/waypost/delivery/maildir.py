@@ -115,9 +115,11 @@ class MaildirTransport:
             return
         if directory.is_symlink():
             raise OSError(errno.ELOOP, "the mailbox is a symbolic link")
-        for part in ("tmp", "new", "cur"):
-            (directory / part).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for made in (directory, self._root):
+        # One by one: mkdir() gives its mode to the last directory only, not to parents it makes.
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in (directory, *(directory / name for name in ("tmp", "new", "cur"))):
+            part.mkdir(mode=0o700, exist_ok=True)
+        for made in (directory, self._root, self._root.parent):
             sync_directory(made)
         self._known.add(directory.name)
 

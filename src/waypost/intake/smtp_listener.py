@@ -18,8 +18,9 @@ from typing import Any, ClassVar, cast
 
 from waypost.intake.acceptance import Acceptance, Limits, Transaction
 from waypost.mail import reply as replies
-from waypost.mail.address import AddressLiteral, IPAddress, as_value
+from waypost.mail.address import IPAddress, as_value
 from waypost.mail.envelope import Arrival
+from waypost.mail.message import trace_name
 from waypost.mail.reply import Reply
 from waypost.net.networks import Networks
 from waypost.observe import Log
@@ -256,11 +257,9 @@ class IncomingSession(asyncio.Protocol):
             self._is_trusted = self._client_ip in listener.trusted
         else:
             self._is_trusted = True
-        name = listener.hostname or (
-            "localhost" if self._local_ip is None else str(AddressLiteral(self._local_ip))
-        )
         self._session = ServerSession(
-            listener.lenient if self._is_trusted else listener.strict, name
+            listener.lenient if self._is_trusted else listener.strict,
+            trace_name(self._local_ip, listener.hostname),
         )
         listener.sessions.add(self)
         if listener.is_draining:

@@ -7,7 +7,7 @@ ours (routing/table) nor where mail for them goes (routing/hops).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
@@ -169,13 +169,16 @@ class AddressLiteral:
     """``[192.0.2.1]`` or ``[IPv6:2001:db8::1]``; equal when the addresses are equal as values."""
 
     ip: IPAddress
+    _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ip", as_value(self.ip))
+        ip = as_value(self.ip)
+        object.__setattr__(self, "ip", ip)
+        # str() of an IPv6Address is the RFC 5952 form, and v4-mapped ones are IPv4 by now.
+        object.__setattr__(self, "_text", f"[{ip}]" if ip.version == 4 else f"[IPv6:{ip}]")
 
     def __str__(self) -> str:
-        # str() of an IPv6Address is the RFC 5952 form, and v4-mapped ones are IPv4 by now.
-        return f"[{self.ip}]" if self.ip.version == 4 else f"[IPv6:{self.ip}]"
+        return self._text
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -241,27 +244,7 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read a Mailbox; raises AddressError with the offset of the fault."""
-        quoted = _QUOTED_STRING.match(text)
-        if quoted is not None:
-            local_part = _QUOTED_PAIR.sub(r"\1", quoted[1])
-            at = quoted.end()
-        else:
-            plain = _DOT_STRING.match(text)
-            if plain is None:
-                raise AddressError("an address starts with a local part")
-            local_part = plain[0]
-            at = plain.end()
-        if text[at : at + 1] != "@":
-            if at == len(text):
-                raise AddressError('"@" and a domain are missing', offset=at)
-            raise AddressError("this character cannot stand in the local part", offset=at)
-        # Octets are counted as sent, quotes included (RFC 5321 §4.5.3.1.1; RFC 6531 §3.3: UTF-8).
-        if at > MAX_LOCAL_PART or (not text.isascii() and len(text[:at].encode()) > MAX_LOCAL_PART):
-            raise AddressError(
-                f"the local part is longer than {MAX_LOCAL_PART} octets",
-                section="RFC 5321 §4.5.3.1.1",
-            )
-        return cls(local_part, parse_domain_part(text[at + 1 :], at + 1))
+        return _parse_address(text)
 
     @property
     def is_ascii(self) -> bool:
@@ -270,6 +253,32 @@ class Address:
 
     def __str__(self) -> str:
         return f"{render_local_part(self.local_part)}@{self.domain}"
+
+
+# Devices send from and to the same few addresses all day: benchmarks/micro shows what this saves.
+@lru_cache(maxsize=8192)
+def _parse_address(text: str) -> Address:
+    quoted = _QUOTED_STRING.match(text)
+    if quoted is not None:
+        local_part = _QUOTED_PAIR.sub(r"\1", quoted[1])
+        at = quoted.end()
+    else:
+        plain = _DOT_STRING.match(text)
+        if plain is None:
+            raise AddressError("an address starts with a local part")
+        local_part = plain[0]
+        at = plain.end()
+    if text[at : at + 1] != "@":
+        if at == len(text):
+            raise AddressError('"@" and a domain are missing', offset=at)
+        raise AddressError("this character cannot stand in the local part", offset=at)
+    # Octets are counted as sent, quotes included (RFC 5321 §4.5.3.1.1; RFC 6531 §3.3: UTF-8).
+    if at > MAX_LOCAL_PART or (not text.isascii() and len(text[:at].encode()) > MAX_LOCAL_PART):
+        raise AddressError(
+            f"the local part is longer than {MAX_LOCAL_PART} octets",
+            section="RFC 5321 §4.5.3.1.1",
+        )
+    return Address(local_part, parse_domain_part(text[at + 1 :], at + 1))
 
 
 def render_local_part(local_part: str) -> str:

@@ -99,7 +99,13 @@ def trace_name(ip: IPAddress | None, hostname: str | None) -> str:
     """How this hub, or a peer, is called in trace fields: its name, else its literal."""
     if hostname:
         return hostname
-    return "localhost" if ip is None else str(AddressLiteral(ip))
+    return "localhost" if ip is None else literal_text(ip)
+
+
+@lru_cache(maxsize=4096)
+def literal_text(ip: IPAddress) -> str:
+    """The literal of an address, made once for each client."""
+    return str(AddressLiteral(ip))
 
 
 def received_field(
@@ -118,7 +124,7 @@ def received_field(
     if arrival.client_ip is None:
         source = "from localhost (local)"
     else:
-        peer = str(AddressLiteral(arrival.client_ip))
+        peer = literal_text(arrival.client_ip)
         source = f"from {_UNSAFE_IN_TRACE.sub('?', arrival.helo)[:255] or peer} ({peer})"
     target = f"\r\n\tfor <{only_recipient}>" if only_recipient is not None else ""
     return (

@@ -48,6 +48,8 @@ FRESH_BYTES = 33_554_432
 RESERVE_BYTES = 67_108_864
 RESERVE_SHARE = 0.05
 ROOM_CHECK_S = 1.0
+# Rows of one INSERT; with the widest table well below SQLite's 32,766 bound values.
+MAX_ROWS = 100
 # After an I/O error the store is tried afresh this often.
 REVIVE_S = 1.0
 # Refusals are written down together, this long after the first.
@@ -676,12 +678,9 @@ _DONE = {
 
 
 def _parts(rows: list[Any]) -> Iterator[list[Any]]:
-    """`rows` in parts of 32, 16, 8 … so that few different statements have to be prepared."""
-    start = 0
-    while start < len(rows):
-        size = min(32, 1 << (len(rows) - start).bit_length() - 1)
-        yield rows[start : start + size]
-        start += size
+    """`rows` in parts that fit one statement; each size is prepared once and kept."""
+    for start in range(0, len(rows), MAX_ROWS):
+        yield rows[start : start + MAX_ROWS]
 
 
 def _pruning(before: float) -> list[tuple[str, tuple[Any, ...]]]:
