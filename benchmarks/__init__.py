@@ -1,0 +1,1 @@
+"""Waypost beside Postfix and aiosmtpd: the same load, in rounds, on one machine."""
