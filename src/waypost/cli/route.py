@@ -72,12 +72,11 @@ def _route(parsed: argparse.Namespace) -> int:
             "because": "networks.trusted",
         }
     ]
-    routing = table.route(
-        recipient,
-        arrival,
-        sender,
-        explain=lambda what, why: steps.append({"step": what, "because": why}),
-    )
+
+    def explain(because: str, step: str, *values: object) -> None:
+        steps.append({"step": step.format(*values), "because": because})
+
+    routing = table.route(recipient, arrival, sender, explain)
     port = settings.routing.delivery_port
     hops = {
         str(route.target): [str(hop) for hop in _hops(route, routing.recipient, port)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
@@ -135,9 +136,9 @@ class SmtpTransport:
                 f"{hop}: no connection in {CONNECT_S:.0f} s", never_connected=True
             ) from None
         except OSError as error:
-            raise PeerUnreachable(
-                f"{hop}: {error.strerror or error}", never_connected=True
-            ) from error
+            # asyncio puts the address, which the hop names already, in place of the reason.
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise PeerUnreachable(f"{hop}: {reason}", never_connected=True) from error
         local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
         return await SmtpConnection.open(connected, self._helo(local_ip), is_lmtp=is_lmtp)
 

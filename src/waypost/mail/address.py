@@ -22,10 +22,12 @@ MAX_LOCAL_PART = 64
 MAX_DOMAIN = 255
 MAX_PATH = 256
 
-_ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]"
+# RFC 6531 §3.3; surrogates have no UTF-8 form (RFC 3629 §3).
+_NON_ASCII = r"\u0080-\ud7ff\ue000-\U0010ffff"
+_ATEXT = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{_NON_ASCII}]"
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 # qtextSMTP and quoted-pairSMTP; controls, and so CR, LF and NUL, are outside.
-_QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
+_QUOTED_STRING = re.compile(rf'"((?:[ !#-\[\]-~{_NON_ASCII}]|\\[ -~])*)"')
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _NEEDS_BACKSLASH = re.compile(r'(["\\])')
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
@@ -33,7 +35,7 @@ _ASCII_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _SNUM = r"(?:0|[1-9][0-9]{0,2})"
 _IPV4 = re.compile(rf"{_SNUM}(?:\.{_SNUM}){{3}}")
 _IPV4_LIKE = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
-_STANDARDIZED_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?")
+_STANDARDIZED_TAG = re.compile(r"[A-Za-z0-9\-]*[A-Za-z0-9]")
 _DCONTENT = re.compile(r"[!-Z^-~]+")
 
 _LITERAL_SECTION = "RFC 5321 §4.1.3"
@@ -153,6 +155,9 @@ def _parse_domain(text: str, offset: int) -> Domain:
                 offset=offset,
                 section="RFC 5891 §4",
             ) from None
+        if _IPV4_LIKE.fullmatch(text) is not None:
+            # Full-width digits are mapped to ASCII; an address is spelt in one way only.
+            raise AddressError("not a domain name", offset=offset)
     if len(text) > MAX_DOMAIN:
         raise AddressError(
             f"the domain is longer than {MAX_DOMAIN} octets",
@@ -201,6 +206,12 @@ def parse_literal(text: str, offset: int = 0) -> AddressLiteral | GeneralLiteral
     if len(text) < 2 or text[0] != "[" or text[-1] != "]":
         raise AddressError(
             "an address literal stands in brackets", offset=offset, section=_LITERAL_SECTION
+        )
+    if len(text) > MAX_DOMAIN:
+        raise AddressError(
+            f"the literal is longer than {MAX_DOMAIN} octets",
+            offset=offset,
+            section="RFC 5321 §4.5.3.1.2",
         )
     inner = text[1:-1]
     tag, colon, rest = inner.partition(":")

@@ -6,9 +6,11 @@ decided by the caller (dispatcher).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from textwrap import wrap
 
 from waypost.mail.address import Address
 from waypost.mail.envelope import Recipient
@@ -18,6 +20,9 @@ from waypost.mail.reply import Reply
 # Returned content larger than this goes back as headers only, even when RET=FULL asked for all:
 # a report must not be a way to fill somebody's mailbox (RFC 3461 §6.2 allows it).
 MAX_RETURNED_BYTES = 1_048_576
+_MAX_LINE = 998  # octets without CRLF, RFC 5322 §2.1.1
+# BINARYMIME content may hold these, a report never: it travels by DATA.
+_NOT_CANONICAL = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 
 
 class Action(StrEnum):
@@ -95,15 +100,17 @@ def build_report(report: Report) -> bytes:
     until = report.recipients[0].will_retry_until
     opening = _OPENINGS[action].format(until=date_field_value(until) if until else "")
     status_type = "message/global-delivery-status" if utf8 else "message/delivery-status"
-    if report.returned_whole:
+    words = "".join(_in_words(entry) for entry in report.recipients)
+    if report.returned_whole and _NOT_CANONICAL.search(report.returned) is None:
         returned = report.returned
         returned_type = "message/global" if utf8 else "message/rfc822"
     else:
-        returned = header_section(report.returned)
+        returned = _NOT_CANONICAL.sub(b" ", header_section(report.returned))
         returned_type = "message/global-headers" if utf8 else "text/rfc822-headers"
     encoding = "8bit" if utf8 else "7bit"
     returned_encoding = "7bit" if returned.isascii() else "8bit"
-    overall = "7bit" if encoding == returned_encoding == "7bit" else "8bit"
+    words_encoding = "7bit" if words.isascii() else "8bit"
+    overall = "8bit" if "8bit" in (encoding, words_encoding, returned_encoding) else "7bit"
     head = (
         f"From: Mail Delivery <{report.sender}>\r\n"
         f"To: <{report.to}>\r\n"
@@ -118,17 +125,17 @@ def build_report(report: Report) -> bytes:
         "\r\n"
         f"--{boundary}\r\n"
         "Content-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Transfer-Encoding: {encoding}\r\n"
+        f"Content-Transfer-Encoding: {words_encoding}\r\n"
         "\r\n"
         f"{opening}\r\n"
-        f"{''.join(_in_words(entry) for entry in report.recipients)}"
+        f"{words}"
         f"The message came to {report.reporting_mta} on "
         f"{date_field_value(report.arrived_at)}; its queue id here is {report.queue_id}.\r\n"
         f"--{boundary}\r\n"
         f"Content-Type: {status_type}\r\n"
         f"Content-Transfer-Encoding: {encoding}\r\n"
         "\r\n"
-        f"{_status(report)}"
+        f"{_status(report, utf8=utf8)}"
         f"--{boundary}\r\n"
         f"Content-Type: {returned_type}\r\n"
         f"Content-Transfer-Encoding: {returned_encoding}\r\n"
@@ -140,14 +147,12 @@ def build_report(report: Report) -> bytes:
 
 def _in_words(entry: ReportedRecipient) -> str:
     said = f"{entry.remote_mta} said" if entry.remote_mta else "Reason"
-    text = entry.reply.text.replace("\n", " ")
-    return (
-        f"  {entry.recipient.forward_path}\r\n"
-        f"    {said}: {entry.reply.code} {entry.reply.enhanced} {text}\r\n\r\n"
-    )
+    reply = _one_line(f"{said}: {entry.reply.code} {entry.reply.enhanced} {entry.reply.text}")
+    lines = wrap(reply, 76, initial_indent="    ", subsequent_indent="      ")
+    return f"  {_one_line(str(entry.recipient.forward_path))}\r\n" + "\r\n".join(lines) + "\r\n\r\n"
 
 
-def _status(report: Report) -> str:
+def _status(report: Report, *, utf8: bool) -> str:
     fields = [f"Reporting-MTA: dns; {report.reporting_mta}"]
     if report.envid is not None:
         fields.append(f"Original-Envelope-Id: {report.envid}")
@@ -164,17 +169,26 @@ def _status(report: Report) -> str:
         fields.append(f"Status: {entry.reply.enhanced}")
         if entry.remote_mta is not None:
             fields.append(f"Remote-MTA: dns; {entry.remote_mta}")
-            text = entry.reply.text.replace("\n", " ")
-            fields.append(
-                f"Diagnostic-Code: smtp; {entry.reply.code} {entry.reply.enhanced} {text}"
-            )
+            reply = entry.reply
+            fields.append(f"Diagnostic-Code: smtp; {reply.code} {reply.enhanced} {reply.text}")
         fields.append(f"Last-Attempt-Date: {date_field_value(report.written_at)}")
         if entry.will_retry_until is not None:
             fields.append(f"Will-Retry-Until: {date_field_value(entry.will_retry_until)}")
     fields.append("")
-    return "".join(f"{_one_line(field)}\r\n" for field in fields)
+    return "".join(f"{_folded(_one_line(field), utf8=utf8)}\r\n" for field in fields)
 
 
-def _one_line(field: str) -> str:
-    """A peer's words may hold controls; none may start a new field."""
-    return "".join(character if character.isprintable() else "?" for character in field)
+def _folded(field: str, *, utf8: bool) -> str:
+    """Within the line limit, and ASCII but in the global form (RFC 6533 §4)."""
+    if not utf8:
+        field = field.encode("ascii", "replace").decode()
+    if len(field.encode()) <= _MAX_LINE:
+        return field
+    # A character has up to four octets.
+    return "\r\n ".join(wrap(field, _MAX_LINE // 4 - 1, break_on_hyphens=False))
+
+
+def _one_line(text: str) -> str:
+    """A peer's words may hold controls; none may start a new line or field."""
+    words = text.replace("\n", " ").replace("\t", " ")
+    return "".join(character if character.isprintable() else "?" for character in words)

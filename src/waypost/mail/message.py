@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from waypost.mail.address import Address, AddressLiteral, IPAddress
 from waypost.mail.envelope import Arrival, Envelope, QueuedRecipient, QueueId
@@ -39,8 +38,7 @@ class Content(Protocol):
     def open(self) -> BinaryIO: ...
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedMessage:
+class QueuedMessage(NamedTuple):
     """A message the hub has taken responsibility for."""
 
     queue_id: QueueId  # not the Message-ID

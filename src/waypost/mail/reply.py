@@ -24,6 +24,10 @@ class Reply:
     def __post_init__(self) -> None:
         # RFC 5321 §4.2: replies are ASCII; none of ours quotes what a client wrote in UTF-8.
         prefix = "" if self.status is None else f"{self.enhanced} "
+        if "\n" not in self.text:
+            wire = f"{self.code} {prefix}{self.text}\r\n".encode("ascii", "replace")
+            object.__setattr__(self, "wire", wire)
+            return
         lines = self.text.split("\n")
         rendered = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]]
         rendered.append(f"{self.code} {prefix}{lines[-1]}\r\n")
@@ -63,14 +67,21 @@ class Reply:
             if found is not None and line[0] == str(code // 100):
                 status = status or (int(found[1]), int(found[2]))
                 line = line[found.end() :]
-            texts.append(line.strip())
+            # A peer's controls must not reach a log line, a report or a terminal.
+            words = line.replace("\t", " ").strip()
+            texts.append("".join(c if c.isprintable() else "?" for c in words))
         return cls(code, "\n".join(texts), status)
 
     @classmethod
     def parse(cls, text: str) -> Reply:
         """Read back what `str()` of a reply wrote."""
-        lines = [line[4:] for line in text.split(" / ")]
-        return cls.received(int(text[:3]), lines)
+        code = text[:3]
+        lines: list[str] = []
+        # The text may hold " / " itself; a line before the last has a hyphen after its code.
+        while text[3:4] == "-" and (end := text.find(f" / {code}")) >= 0:
+            lines.append(text[4:end])
+            text = text[end + 3 :]
+        return cls.received(int(code), [*lines, text[4:]])
 
 
 OK = Reply(250, "Ok", (0, 0))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from typing import NamedTuple
 
 from waypost.mail import reply as replies
 from waypost.mail.address import Address, AddressLiteral, Domain, DomainPart, GeneralLiteral
@@ -21,7 +22,13 @@ from waypost.net.networks import Networks
 from waypost.routing.mailboxes import POSTMASTER, MailboxNames
 from waypost.routing.targets import Target, rejection
 
-Explain = Callable[[str, str], None]  # (what was decided, the setting or RFC section behind it)
+# Called with the setting or RFC section behind a step, and the step as a format and its values:
+# mail is routed far more often than explained, so nothing is formatted unless somebody asks.
+Explain = Callable[..., None]
+
+
+def _nobody_asks(because: str, step: str, *values: object) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +64,14 @@ class RoutingSettings:
     rules: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One target for one recipient, and what decided it."""
 
     target: Target
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(NamedTuple):
     """The table's answer: routes, or the refusal to give at RCPT."""
 
     recipient: Address  # qualified, and with a bare IP read as the literal
@@ -74,7 +79,7 @@ class Routing:
     refusal: Reply | None = None  # None: the routes are to be used
 
 
-_ONLY_FROM_TRUSTED = "networks.accept_from_strangers = false"
+_WHAT_IS_OURS = "addresses.own, addresses.domains, RFC 1123 §5.2.17"
 
 
 class RoutingTable:
@@ -129,17 +134,15 @@ class RoutingTable:
         path: Address | str,
         arrival: Arrival,
         sender: Address | None,
-        explain: Explain = lambda what, why: None,
+        explain: Explain = _nobody_asks,
     ) -> Routing:
         """Where mail for `path` goes. `sender` None: the null reverse-path."""
         recipient = self.qualify(path, arrival)
-        if recipient != path:
-            explain(f"{path} is read as {recipient}", "addresses.bare_ip, RFC 5321 §4.1.1.3")
+        if recipient is not path:
+            explain("addresses.bare_ip, RFC 5321 §4.1.1.3", "{} is read as {}", path, recipient)
         ours = self.is_ours(recipient.domain, arrival)
-        explain(
-            f"{recipient.domain} is {'ours' if ours else 'not ours'}",
-            "addresses.own, addresses.domains, RFC 1123 §5.2.17",
-        )
+        verdict = "{} is ours" if ours else "{} is not ours"
+        explain(_WHAT_IS_OURS, verdict, recipient.domain)
         name = self._mailboxes.resolve(recipient.local_part) if ours else ""
         if not arrival.trusted and arrival.client_ip is not None:
             refusal = self._why_not_for_stranger(ours, name, recipient, explain)
@@ -162,16 +165,16 @@ class RoutingTable:
         self, ours: bool, name: str, recipient: Address, explain: Explain
     ) -> Reply | None:
         if not ours:
-            explain("a stranger may not relay: refused", "networks.trusted")
+            explain("networks.trusted", "a stranger may not relay: refused")
             return replies.RELAY_DENIED
         if recipient.local_part.lower() == POSTMASTER:
-            explain("mail to postmaster is always taken", "RFC 5321 §4.5.1")
+            explain("RFC 5321 §4.5.1", "mail to postmaster is always taken")
             return None
         if not self._settings.accept_from_strangers:
-            explain("strangers may mail nobody here: refused", _ONLY_FROM_TRUSTED)
+            explain("networks.accept_from_strangers", "strangers may mail nobody here: refused")
             return replies.RELAY_DENIED
         if not self._mailboxes.exists(name):
-            explain(f"there is no mailbox {name!r}: refused", "[[mailbox]]")
+            explain("[[mailbox]]", "there is no mailbox {!r}: refused", name)
             return replies.NO_SUCH_MAILBOX
         return None
 
@@ -182,12 +185,11 @@ class RoutingTable:
         for rule in self._settings.rules:
             if not _matches(rule, recipient, arrival, sender):
                 continue
-            explain(f"route {rule.name!r} matches", f"[[route]] {rule.name}")
             for target in rule.targets:
                 if target.kind == "reject":
-                    explain("refused by the route", f"[[route]] {rule.name}")
+                    explain("[[route]]", "route {!r} refuses it", rule.name)
                     return [], rejection(target)
-                explain(f"goes to {target}", f"[[route]] {rule.name}")
+                explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
                 routes.append(Route(target, rule.name))
             if not rule.continues:
                 break
@@ -196,13 +198,13 @@ class RoutingTable:
     def _to_mailbox(
         self, name: str, arrival: Arrival, explain: Explain
     ) -> tuple[Route | None, Reply | None]:
-        if not self._mailboxes.exists(name):
-            if not (arrival.trusted and self._mailboxes.may_create):
-                explain(f"there is no mailbox {name!r}: refused", "mailboxes.auto_create")
-                return None, replies.NO_SUCH_MAILBOX
-            explain(f"mailbox {name!r} will be made", "mailboxes.auto_create")
+        if self._mailboxes.exists(name):
+            explain("[[mailbox]]", "mailbox {!r}", name)
+        elif arrival.trusted and self._mailboxes.may_create:
+            explain("mailboxes.auto_create", "mailbox {!r} will be made", name)
         else:
-            explain(f"mailbox {name!r}", "[[mailbox]]")
+            explain("mailboxes.auto_create", "there is no mailbox {!r}: refused", name)
+            return None, replies.NO_SUCH_MAILBOX
         return Route(Target("mailbox", name), "own address"), None
 
     def _onward(
@@ -210,19 +212,17 @@ class RoutingTable:
     ) -> tuple[Route | None, Reply | None]:
         domain = recipient.domain
         if isinstance(domain, GeneralLiteral):
-            explain("no way leads to a general literal: refused", "RFC 5321 §4.1.3")
+            explain("RFC 5321 §4.1.3", "no way leads to a general literal: refused")
             return None, Reply(550, f"No way is known to {domain}", (1, 2))
         if isinstance(domain, Domain):
-            explain(
-                "mail to names needs a route, and none matches: refused", '[[route]] to = ["…"]'
-            )
+            explain("[[route]]", "mail to names needs a route, and none matches: refused")
             return None, Reply(550, f"No route to {domain} is set up here", (7, 1))
         port = self._settings.delivery_port
         reason = self._gate.refusal(domain.ip.packed, port, origin_of(arrival))
         if reason is not None:
-            explain(f"{reason}: refused", "networks.trusted")
+            explain("networks.trusted", "{}: refused", reason)
             return None, Reply(550, f"Mail to {domain} is not allowed from here", (7, 1))
-        explain(f"straight to {domain} port {port}", "networks.trusted")
+        explain("networks.trusted", "straight to {} port {}", domain, port)
         return Route(Target("direct"), "literal in a trusted network"), None
 
 

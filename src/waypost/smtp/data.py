@@ -58,7 +58,10 @@ class DataDecoder:
     def receive(self, received: bytes) -> tuple[bytes, bytes]:
         """Canonical content from `received`, and the octets after the end mark."""
         piece = self._carry + received if self._carry else received
-        end = piece.find(_END)
+        # The first dot at a line's start: the end mark in most messages, else stuffing.
+        dot = piece.find(b"\r\n.")
+        is_stuffed = dot >= 0 and not piece.startswith(_END, dot)
+        end = piece.find(_END, dot) if is_stuffed else dot
         if end >= 0:
             rest = piece[end + 5 :]
             piece = piece[: end + 2]
@@ -76,9 +79,10 @@ class DataDecoder:
             if self._lenient:
                 piece = _normalised(piece)
                 self.was_mended = True
+                is_stuffed = True  # a bare line end may have had a dot behind it
             else:
                 self.is_faulty = True
-        if b"\r\n." in piece:
+        if is_stuffed:
             piece = piece.replace(b"\r\n.", b"\r\n")
         if self._skip and piece:
             piece = piece[self._skip :]
