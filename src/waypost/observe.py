@@ -47,9 +47,11 @@ class Log:
             )
             self._lines.append(json.dumps(entry, ensure_ascii=True) + "\n")
         else:
-            words = [f"{_timestamp(int(now))}.{int(now * 1000) % 1000:03d}Z {name}"]
-            words += [f"{key}={_word(value)}" for key, value in fields.items() if value is not None]
-            self._lines.append(" ".join(words) + "\n")
+            line = f"{_timestamp(int(now))}.{int(now * 1000) % 1000:03d}Z {name}"
+            for key, value in fields.items():
+                if value is not None:
+                    line += f" {key}={_escaped(str(value))}"
+            self._lines.append(line + "\n")
         if not self._is_flushing:
             self._is_flushing = True
             try:
@@ -82,10 +84,6 @@ class Log:
 @lru_cache(maxsize=4)
 def _timestamp(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-
-
-def _word(value: object) -> str:
-    return _escaped(str(value))
 
 
 @lru_cache(maxsize=4096)

@@ -173,7 +173,9 @@ class Dispatcher:
             destination.window = max(1, destination.window // 2)
             if error.never_connected:
                 destination.down_reply = reply
-                destination.down_until = time.monotonic() + DOWN_S
+                # Never so long that a retry of the schedule would be answered unasked.
+                rest_s = min(DOWN_S, self._retry().first_s / 2)
+                destination.down_until = time.monotonic() + rest_s
         except TemporaryError as error:
             reply = deferred(str(error), (3, 0))
         except PermanentError as error:

@@ -34,7 +34,8 @@ from waypost.observe import Log
 from waypost.queue.spool import ContentWriter, InlineContent, Spool, StoredContent
 from waypost.queue.store import QueueStore, Refusal
 from waypost.routing.table import Route, RoutingTable
-from waypost.smtp.server import ContentEnded, MailRequested, RcptRequested
+from waypost.smtp.command import MailRequested, RcptRequested
+from waypost.smtp.server import ContentEnded
 
 Answer = Callable[[Reply], None]
 

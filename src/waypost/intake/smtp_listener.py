@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,13 +25,12 @@ from waypost.mail.message import trace_name
 from waypost.mail.reply import Reply
 from waypost.net.networks import Networks
 from waypost.observe import Log
+from waypost.smtp.command import MailRequested, RcptRequested
 from waypost.smtp.server import (
     ContentChunk,
     ContentEnded,
     ContentRequested,
-    MailRequested,
     Phase,
-    RcptRequested,
     ServerSession,
     ServerSettings,
     TransactionDropped,
@@ -188,12 +188,11 @@ class SmtpListener:
         return listening
 
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        before = loop.time() - IDLE_S
+        before = time.monotonic() - IDLE_S
         for session in list(self.sessions):
             if session.last_heard_at < before:
                 session.expire()
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -249,7 +248,7 @@ class IncomingSession(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         listener = self._listener
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        self.last_heard_at = asyncio.get_running_loop().time()
+        self.last_heard_at = time.monotonic()
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self._client_ip = _ip_of(peer[0])
@@ -273,7 +272,7 @@ class IncomingSession(asyncio.Protocol):
             self._flush()
 
     def data_received(self, data: bytes) -> None:
-        self.last_heard_at = asyncio.get_running_loop().time()
+        self.last_heard_at = time.monotonic()
         self._session.receive(data)
         self._advance()
 

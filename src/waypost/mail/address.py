@@ -251,6 +251,11 @@ class Address:
 
     local_part: str  # decoded: without quotes and backslashes
     domain: DomainPart
+    # The rendered form, made once: an address is written out many times for each message.
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"{render_local_part(self.local_part)}@{self.domain}")
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -263,7 +268,7 @@ class Address:
         return self.local_part.isascii()
 
     def __str__(self) -> str:
-        return f"{render_local_part(self.local_part)}@{self.domain}"
+        return self._text
 
 
 # Devices send from and to the same few addresses all day: benchmarks/micro shows what this saves.

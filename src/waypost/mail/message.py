@@ -123,12 +123,17 @@ def received_field(
         source = "from localhost (local)"
     else:
         peer = literal_text(arrival.client_ip)
-        source = f"from {_UNSAFE_IN_TRACE.sub('?', arrival.helo)[:255] or peer} ({peer})"
+        source = f"from {_harmless(arrival.helo) or peer} ({peer})"
     target = f"\r\n\tfor <{only_recipient}>" if only_recipient is not None else ""
     return (
         f"Received: {source}\r\n\tby {by} (Waypost) with {arrival.protocol} id {queue_id}"
         f"{target}; {date_field_value(at)}\r\n"
     ).encode()
+
+
+@lru_cache(maxsize=4096)
+def _harmless(helo: str) -> str:
+    return _UNSAFE_IN_TRACE.sub("?", helo)[:255]
 
 
 def delivery_fields(reverse_path: Address | None, delivered_to: Sequence[Address]) -> bytes:

@@ -21,7 +21,7 @@ from waypost.mail.envelope import (
 )
 from waypost.mail.message import QueuedMessage
 from waypost.queue.spool import FileContent, InlineContent, Spool, StoredContent
-from waypost.queue.store import decode_queue_id, encode_queue_id
+from waypost.queue.store import encode_queue_id
 
 VERSION = 1
 
@@ -120,11 +120,11 @@ def _ip_value(text: str) -> IPAddress:
     return ip_address(text)
 
 
-def message_row(message: QueuedMessage) -> tuple[Any, ...]:
+def message_row(number: int, message: QueuedMessage) -> tuple[Any, ...]:
     """The row of the table message, columns in order."""
     envelope, arrival, content = message.envelope, message.arrival, message.content
     return (
-        decode_queue_id(message.queue_id),
+        number,
         message.accepted_at,
         None,
         None if envelope.reverse_path is None else str(envelope.reverse_path),
@@ -147,10 +147,9 @@ def message_row(message: QueuedMessage) -> tuple[Any, ...]:
 
 
 def recipient_rows(
-    message: QueuedMessage, status: RecipientStatus, next_attempt_at: float | None
+    number: int, message: QueuedMessage, status: RecipientStatus, next_attempt_at: float | None
 ) -> list[tuple[Any, ...]]:
     """The rows of the table recipient for a new message."""
-    number = decode_queue_id(message.queue_id)
     return [
         (
             number,

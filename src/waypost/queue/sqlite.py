@@ -447,6 +447,7 @@ class SqliteStore:
         _demand(connection, "synchronous", "FULL", 2)
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute("PRAGMA cache_size = -16384")
+        connection.execute("PRAGMA temp_store = MEMORY")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, schema.VERSION):
             raise StoreUnavailable(
@@ -488,15 +489,15 @@ class SqliteStore:
         messages, contents, recipients = [], [], []
         for accept in accepts:
             message = accept.message
-            row = schema.message_row(message)
-            messages.append(row)
+            number = decode_queue_id(message.queue_id)
+            messages.append(schema.message_row(number, message))
             if isinstance(message.content, InlineContent):
-                contents.append((row[0], message.content.inline))
+                contents.append((number, message.content.inline))
             if accept.is_lent:
-                recipients += schema.recipient_rows(message, RecipientStatus.LEASED, None)
+                recipients += schema.recipient_rows(number, message, RecipientStatus.LEASED, None)
             else:
                 recipients += schema.recipient_rows(
-                    message, RecipientStatus.WAITING, message.accepted_at
+                    number, message, RecipientStatus.WAITING, message.accepted_at
                 )
         self._insert_rows("message", schema.MESSAGE_COLUMNS, messages)
         self._insert_rows("content", 2, contents)

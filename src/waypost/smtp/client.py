@@ -16,7 +16,7 @@ from enum import Enum
 from waypost.mail.address import Address
 from waypost.mail.envelope import Body, Envelope, Notify, Recipient
 from waypost.mail.reply import Reply
-from waypost.smtp.command import encode_xtext
+from waypost.smtp.command import encode_original_recipient, encode_xtext
 
 # RFC 5321 §4.5.3.1.5 allows 512 octets a line; no honest reply comes near this in all.
 MAX_REPLY_BYTES = 32_768
@@ -401,8 +401,7 @@ class ClientSession:
             if original is None and recipient.notify is not None:
                 original = _as_original(recipient.forward_path)
             if original is not None:
-                kind, _, address = original.partition(";")
-                words.append(f"ORCPT={kind};{encode_xtext(address)}")
+                words.append(f"ORCPT={encode_original_recipient(original)}")
         return _command_line(words)
 
     def _limit(self, name: str) -> int | None:

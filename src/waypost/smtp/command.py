@@ -7,6 +7,8 @@ nothing of order or state (smtp/server) and nothing of who may do what (intake/a
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from waypost.errors import AddressError
 from waypost.mail.address import MAX_PATH, Address
@@ -66,6 +68,8 @@ def split_path(argument: str, keyword: str, *, lenient: bool) -> tuple[str, str]
         match = _UNBRACKETED.match(rest)
     if match is None:
         raise _refused(501, f"Syntax: {keyword}<address>", 5, 4)
+    if not lenient and rest[match.end() : match.end() + 1] not in ("", " "):
+        raise _refused(501, "A space must stand before parameters", 5, 4)
     path = match[1]
     if path.startswith("@"):
         # RFC 5321 §4.1.1.3 and appendix C: source routes are parsed and ignored.
@@ -90,14 +94,15 @@ def parse_address(path: str, status: tuple[int, int], *, lenient: bool) -> Addre
         if "@" not in path and _PLAIN_LOCAL_PART.fullmatch(path) is not None:
             if lenient or path.lower() == "postmaster":
                 return path
-        text = f"{error.reason} ({error.section.replace('§', '')})"
+        # The reason may quote the path; a reply line ends at 512 octets (RFC 5321 §4.5.3.1.5).
+        text = f"{error.reason[:200]} ({error.section.replace('§', '')})"
         raise CommandRefused(Reply(501, text, status)) from None
 
 
 def split_parameters(text: str) -> dict[str, str | None]:
     """``KEY=VALUE`` words into a dictionary with upper-case keys; raises on a repeated key."""
     parameters: dict[str, str | None] = {}
-    for word in text.split():
+    for word in filter(None, text.replace("\t", " ").split(" ")):
         match = _PARAMETER.fullmatch(word)
         if match is None:
             raise _refused(501, "A parameter cannot be read", 5, 4)
@@ -126,6 +131,89 @@ def encode_xtext(text: str) -> str:
         else "".join(f"+{octet:02X}" for octet in character.encode())
         for character in text
     )
+
+
+def encode_original_recipient(original: str) -> str:
+    """``type;address`` as ORCPT= wants it, in ASCII (RFC 3461 §4.2, RFC 6533 §3)."""
+    kind, _, address = original.partition(";")
+    if kind.lower() != "utf-8":
+        return f"{kind};{encode_xtext(address)}"
+    return f"{kind};" + "".join(
+        character
+        if "!" <= character <= "~" and character not in "+=\\"
+        else f"\\x{{{ord(character):02X}}}"
+        for character in address
+    )
+
+
+class MailRequested(NamedTuple):
+    """MAIL; wants an answer."""
+
+    reverse_path: Address | str | None  # str: a local part without a domain; None: <>
+    body: Body | None = None
+    smtputf8: bool = False
+    envid: str | None = None
+    ret: Ret | None = None
+    size: int | None = None  # octets announced; None: not announced
+
+
+class RcptRequested(NamedTuple):
+    """RCPT; wants an answer."""
+
+    forward_path: Address | str  # str: a local part without a domain
+    notify: Notify | None = None
+    original_recipient: str | None = None
+
+
+# The same few senders and recipients come all day, so what has been read is kept for a while.
+_KEPT_COMMANDS = 4096
+
+
+@lru_cache(maxsize=_KEPT_COMMANDS)
+def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
+    """The argument of MAIL (RFC 5321 §4.1.1.2)."""
+    path, rest = split_path(argument, "FROM:", lenient=lenient)
+    reverse_path = parse_address(path, (1, 7), lenient=lenient) if path else None
+    fields: dict[str, Any] = {}
+    for key, value in split_parameters(rest).items():
+        if key == "SIZE":
+            fields["size"] = parse_size(value)
+        elif key == "BODY":
+            fields["body"] = parse_body(value)
+        elif key == "SMTPUTF8" and value is None:
+            fields["smtputf8"] = True
+        elif key == "RET":
+            fields["ret"] = parse_ret(value)
+        elif key == "ENVID":
+            fields["envid"] = parse_envid(value)
+        elif not lenient:
+            raise _unknown(key)
+    request = MailRequested(reverse_path, **fields)
+    if not request.smtputf8 and not path.isascii():
+        raise CommandRefused(NEEDS_SMTPUTF8)
+    return request
+
+
+@lru_cache(maxsize=_KEPT_COMMANDS)
+def parse_rcpt(argument: str, *, lenient: bool, smtputf8: bool) -> RcptRequested:
+    """The argument of RCPT (RFC 5321 §4.1.1.3)."""
+    path, rest = split_path(argument, "TO:", lenient=lenient)
+    forward_path = parse_address(path, (1, 3), lenient=lenient)
+    if not smtputf8 and not path.isascii():
+        raise CommandRefused(NEEDS_SMTPUTF8)
+    fields: dict[str, Any] = {}
+    for key, value in split_parameters(rest).items():
+        if key == "NOTIFY":
+            fields["notify"] = parse_notify(value)
+        elif key == "ORCPT":
+            fields["original_recipient"] = parse_orcpt(value, smtputf8=smtputf8)
+        elif not lenient:
+            raise _unknown(key)
+    return RcptRequested(forward_path, **fields)
+
+
+def _unknown(key: str) -> CommandRefused:
+    return _refused(555, f"Parameter {key[:40]} is not known here", 5, 4)
 
 
 def parse_body(value: str | None) -> Body:
@@ -185,8 +273,9 @@ def parse_orcpt(value: str | None, *, smtputf8: bool) -> str:
         return f"{kind};{decode_xtext(encoded, 'ORCPT')}"
     if not encoded.isascii() and not smtputf8:
         raise CommandRefused(NEEDS_SMTPUTF8)
-    decoded = _UNICODE_ESCAPE.sub(_unicode_character, _HEXCHAR.sub(r"\\x{\1}", encoded))
-    decoded = _UNICODE_ESCAPE.sub(_unicode_character, decoded)
+    # Some put xtext around it.
+    encoded = _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), encoded)
+    decoded = _UNICODE_ESCAPE.sub(_unicode_character, encoded)
     if not decoded.isprintable():
         raise _refused(501, "ORCPT holds a character that cannot be reported", 5, 4)
     return f"{kind};{decoded}"

@@ -77,9 +77,12 @@ class DataDecoder:
                 self._carry = b""
         if not _is_canonical(piece):
             if self._lenient:
-                piece = _normalised(piece)
+                # A bare line end may have a dot behind it. NULs go last: a dot behind one of them
+                # is at no line's start, however the octets were split.
+                piece = _LINE_ENDS.sub(b"\r\n", piece).replace(b"\r\n.", b"\r\n")
+                piece = piece.replace(b"\0", b"")
                 self.was_mended = True
-                is_stuffed = True  # a bare line end may have had a dot behind it
+                is_stuffed = False
             else:
                 self.is_faulty = True
         if is_stuffed:

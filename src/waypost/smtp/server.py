@@ -14,14 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 
 from waypost.mail import reply as replies
-from waypost.mail.address import Address
-from waypost.mail.envelope import Body, Notify, Ret
+from waypost.mail.envelope import Body
 from waypost.mail.reply import Reply
 from waypost.smtp import command as grammar
-from waypost.smtp.command import CommandRefused
+from waypost.smtp.command import CommandRefused, MailRequested, RcptRequested
 from waypost.smtp.data import ChunkDecoder, DataDecoder
 
 # RFC 5321 §4.5.3.1.4, CRLF included; MAIL and RCPT grow with their extensions (RFC 1870 §3,
@@ -31,39 +30,18 @@ MAX_PATH_COMMAND_LINE = 2048
 MAX_JUNK_COMMANDS = 20
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """Where the session stands; each value is a row of the table."""
 
-    CONNECTED = "connected"  # no greeting from the client yet
-    READY = "ready"  # greeted, no transaction
-    SENDER = "sender"  # MAIL taken, no recipient taken yet
-    RECIPIENTS = "recipients"  # at least one recipient taken
-    CHUNKS = "chunks"  # between the BDAT chunks of one message
-    FAILED = "failed"  # a BDAT message is lost; only RSET, EHLO or QUIT lead on (RFC 3030 §2)
-    DATA = "data"  # reading content up to the end mark
-    CHUNK = "chunk"  # reading the octets of one BDAT chunk
-    CLOSED = "closed"
-
-
-@dataclass(slots=True)
-class MailRequested:
-    """MAIL; wants an answer."""
-
-    reverse_path: Address | str | None  # str: a local part without a domain; None: <>
-    body: Body | None
-    smtputf8: bool
-    envid: str | None
-    ret: Ret | None
-    size: int | None  # octets announced; None: not announced
-
-
-@dataclass(slots=True)
-class RcptRequested:
-    """RCPT; wants an answer."""
-
-    forward_path: Address | str  # str: a local part without a domain
-    notify: Notify | None
-    original_recipient: str | None
+    CONNECTED = 0  # no greeting from the client yet
+    READY = 1  # greeted, no transaction
+    SENDER = 2  # MAIL taken, no recipient taken yet
+    RECIPIENTS = 3  # at least one recipient taken
+    CHUNKS = 4  # between the BDAT chunks of one message
+    FAILED = 5  # a BDAT message is lost; only RSET, EHLO or QUIT lead on (RFC 3030 §2)
+    DATA = 6  # reading content up to the end mark
+    CHUNK = 7  # reading the octets of one BDAT chunk
+    CLOSED = 8
 
 
 @dataclass(slots=True)
@@ -193,6 +171,8 @@ class ServerSession:
         """The next thing to decide; None: more octets, or `answer()`, are needed first."""
         while self._answering is None and self.phase is not Phase.CLOSED:
             phase = self.phase
+            if phase < Phase.DATA and self._position >= len(self._buffer):
+                return None
             if phase is Phase.DATA:
                 event = self._read_data()
             elif phase is Phase.CHUNK:
@@ -392,56 +372,21 @@ class ServerSession:
         return "".join([*lines, f"250 {keywords[-1]}\r\n"]).encode()
 
     def _mail(self, argument: str) -> Event | None:
-        lenient = self._settings.lenient
-        path, rest = grammar.split_path(argument, "FROM:", lenient=lenient)
-        reverse_path = grammar.parse_address(path, (1, 7), lenient=lenient) if path else None
-        event = MailRequested(reverse_path, None, False, None, None, None)
-        if rest:
-            self._mail_parameters(event, rest)
-        if not event.smtputf8 and not path.isascii():
-            raise CommandRefused(replies.NEEDS_SMTPUTF8)
-        self.body = event.body
-        self.smtputf8 = event.smtputf8
-        return event
-
-    def _mail_parameters(self, event: MailRequested, text: str) -> None:
-        for key, value in grammar.split_parameters(text).items():
-            if key == "SIZE":
-                event.size = grammar.parse_size(value)
-                if event.size > self._settings.max_message_bytes:
-                    raise CommandRefused(replies.MESSAGE_TOO_BIG)
-            elif key == "BODY":
-                event.body = grammar.parse_body(value)
-            elif key == "SMTPUTF8" and value is None:
-                event.smtputf8 = True
-            elif key == "RET":
-                event.ret = grammar.parse_ret(value)
-            elif key == "ENVID":
-                event.envid = grammar.parse_envid(value)
-            elif not self._settings.lenient:
-                raise CommandRefused(Reply(555, f"Parameter {key[:40]} is not known here", (5, 4)))
+        settings = self._settings
+        request = grammar.parse_mail(argument, lenient=settings.lenient)
+        if request.size is not None and request.size > settings.max_message_bytes:
+            raise CommandRefused(replies.MESSAGE_TOO_BIG)
+        self.body = request.body
+        self.smtputf8 = request.smtputf8
+        return request
 
     def _rcpt(self, argument: str) -> Event | None:
-        lenient = self._settings.lenient
-        path, rest = grammar.split_path(argument, "TO:", lenient=lenient)
-        forward_path = grammar.parse_address(path, (1, 3), lenient=lenient)
-        if not self.smtputf8 and not path.isascii():
-            raise CommandRefused(replies.NEEDS_SMTPUTF8)
-        event = RcptRequested(forward_path, None, None)
-        if rest:
-            for key, value in grammar.split_parameters(rest).items():
-                if key == "NOTIFY":
-                    event.notify = grammar.parse_notify(value)
-                elif key == "ORCPT":
-                    event.original_recipient = grammar.parse_orcpt(value, smtputf8=self.smtputf8)
-                elif not lenient:
-                    raise CommandRefused(
-                        Reply(555, f"Parameter {key[:40]} is not known here", (5, 4))
-                    )
-        if self.recipients >= self._settings.max_recipients:
+        settings = self._settings
+        request = grammar.parse_rcpt(argument, lenient=settings.lenient, smtputf8=self.smtputf8)
+        if self.recipients >= settings.max_recipients:
             self._out.append(replies.TOO_MANY_RECIPIENTS.wire)
             return None
-        return event
+        return request
 
     def _data_command(self, argument: str) -> Event | None:
         if argument:
