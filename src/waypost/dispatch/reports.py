@@ -171,10 +171,9 @@ def _action(result: Result) -> Action | None:
         return Action.FAILED
     if kind is OutcomeKind.DEFERRED:
         return Action.DELAYED if result.warned else None
-    if kind is OutcomeKind.DELIVERED:
-        return Action.DELIVERED
-    # A next hop that knows DSN has taken over the duty (RFC 3461 §5.2.2).
-    return None if result.outcome.peer_reports else Action.RELAYED
+    if result.outcome.peer_reports:
+        return None  # a next hop that knows DSN has taken over the duty (RFC 3461 §5.2.2)
+    return Action.DELIVERED if kind is OutcomeKind.DELIVERED else Action.RELAYED
 
 
 async def _head(message: QueuedMessage, limit: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -93,10 +93,45 @@ CREATE TABLE refusal (
 );
 CREATE INDEX refusal_by_client ON refusal (client_ip);
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+
+-- Doors to the tables: one statement a batch, whatever tables it touches. Each statement gives
+-- the interpreter away and has to win it back from the event loop's thread, several times, and
+-- that costs more than what the statement does (benchmarks/micro/batches.py).
+CREATE VIEW new_message AS
+    SELECT message.*, octets, number, forward_path, original_recipient, notify, target, rule,
+        status, next_attempt_at
+    FROM message JOIN content USING (queue_id) JOIN recipient USING (queue_id);
+CREATE TRIGGER keep_message INSTEAD OF INSERT ON new_message BEGIN
+    INSERT INTO message SELECT NEW.queue_id, NEW.accepted_at, NULL, NEW.reverse_path, NEW.body,
+        NEW.smtputf8, NEW.envid, NEW.ret, NEW.protocol, NEW.client_ip, NEW.local_ip, NEW.helo,
+        NEW.listener, NEW.trusted, NEW.reports_allowed, NEW.is_eight_bit, NEW.size,
+        NEW.content_name, NEW.prepend
+        WHERE NEW.number = 0;
+    INSERT INTO content SELECT NEW.queue_id, NEW.octets WHERE NEW.octets IS NOT NULL;
+    INSERT INTO recipient VALUES (NEW.queue_id, NEW.number, NEW.forward_path,
+        NEW.original_recipient, NEW.notify, NEW.target, NEW.rule, NEW.status, 0,
+        NEW.next_attempt_at, 0, NULL, NULL, NULL, NULL);
+END;
+CREATE VIEW new_outcome AS
+    SELECT queue_id, number, attempts, last_reply, last_hop, outcome, finished_at FROM recipient;
+CREATE TRIGGER finish_recipient INSTEAD OF INSERT ON new_outcome BEGIN
+    UPDATE recipient SET status = 3, attempts = attempts + NEW.attempts, next_attempt_at = NULL,
+        last_reply = coalesce(NEW.last_reply, last_reply),
+        last_hop = coalesce(NEW.last_hop, last_hop),
+        outcome = NEW.outcome, finished_at = NEW.finished_at
+        WHERE queue_id = NEW.queue_id AND number = NEW.number;
+    UPDATE message SET finished_at = NEW.finished_at
+        WHERE queue_id = NEW.queue_id AND NOT EXISTS (
+            SELECT 1 FROM recipient WHERE recipient.queue_id = NEW.queue_id AND status <> 3);
+    DELETE FROM content
+        WHERE queue_id = NEW.queue_id AND NOT EXISTS (
+            SELECT 1 FROM recipient WHERE recipient.queue_id = NEW.queue_id AND status <> 3);
+END;
 """
 
-MESSAGE_COLUMNS = 19
-RECIPIENT_COLUMNS = 15
+# Values of a row given to the two views above.
+NEW_MESSAGE_COLUMNS = 28
+NEW_OUTCOME_COLUMNS = 7
 _RECIPIENT_FIELDS = (
     "queue_id, number, forward_path, original_recipient, notify, target, rule, status, attempts,"
     " next_attempt_at, warned, last_reply, last_hop, outcome, finished_at"
@@ -120,10 +155,12 @@ def _ip_value(text: str) -> IPAddress:
     return ip_address(text)
 
 
-def message_row(number: int, message: QueuedMessage) -> tuple[Any, ...]:
-    """The row of the table message, columns in order."""
+def new_message_rows(
+    number: int, message: QueuedMessage, status: RecipientStatus, next_attempt_at: float | None
+) -> Iterator[tuple[Any, ...]]:
+    """The rows for new_message: one for each recipient, the content with the first."""
     envelope, arrival, content = message.envelope, message.arrival, message.content
-    return (
+    about_message = (
         number,
         message.accepted_at,
         None,
@@ -144,32 +181,22 @@ def message_row(number: int, message: QueuedMessage) -> tuple[Any, ...]:
         content.path.name if isinstance(content, FileContent) else None,
         message.prepend,
     )
-
-
-def recipient_rows(
-    number: int, message: QueuedMessage, status: RecipientStatus, next_attempt_at: float | None
-) -> list[tuple[Any, ...]]:
-    """The rows of the table recipient for a new message."""
-    return [
-        (
-            number,
+    octets = content.inline
+    for queued in message.recipients:
+        recipient = queued.recipient
+        yield (
+            *about_message,
+            octets,
             queued.number,
-            str(queued.recipient.forward_path),
-            queued.recipient.original_recipient,
-            queued.recipient.notify,
+            str(recipient.forward_path),
+            recipient.original_recipient,
+            recipient.notify,
             queued.target,
             queued.rule,
             int(status),
-            0,
             next_attempt_at,
-            0,
-            None,
-            None,
-            None,
-            None,
         )
-        for queued in message.recipients
-    ]
+        octets = None
 
 
 def read_recipient(row: Sequence[Any]) -> QueuedRecipient:

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -28,7 +28,7 @@ from waypost.mail.envelope import OutcomeKind, QueuedRecipient, QueueId, Recipie
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.queue import schema
-from waypost.queue.spool import InlineContent, Spool
+from waypost.queue.spool import Spool
 from waypost.queue.store import (
     Action,
     QueueIdSource,
@@ -363,14 +363,15 @@ class SqliteStore:
     def _transact(self, requests: list[_Request]) -> list[Any]:
         connection = self._connection
         assert connection is not None
-        connection.execute("BEGIN IMMEDIATE")
         accepts = [request for request in requests if isinstance(request, _Accept)]
-        settlements = [request for request in requests if isinstance(request, Settlement)]
-        stale_files: list[str] = []
-        if accepts:
+        if len(accepts) == len(requests) <= MAX_ROWS:
+            # A single statement is a transaction by itself.
             self._insert(accepts)
-        if settlements:
-            stale_files = self._settle(settlements)
+            return [None] * len(requests)
+        connection.execute("BEGIN IMMEDIATE")
+        settlements = [request for request in requests if isinstance(request, Settlement)]
+        self._insert(accepts)
+        stale_files = self._settle(settlements)
         results: list[Any] = []
         for request in requests:
             if isinstance(request, _Lease):
@@ -486,28 +487,24 @@ class SqliteStore:
         return None if row is None else str(row[0])
 
     def _insert(self, accepts: list[_Accept]) -> None:
-        messages, contents, recipients = [], [], []
+        rows: list[tuple[Any, ...]] = []
         for accept in accepts:
             message = accept.message
             number = decode_queue_id(message.queue_id)
-            messages.append(schema.message_row(number, message))
-            if isinstance(message.content, InlineContent):
-                contents.append((number, message.content.inline))
-            if accept.is_lent:
-                recipients += schema.recipient_rows(number, message, RecipientStatus.LEASED, None)
-            else:
-                recipients += schema.recipient_rows(
+            rows += (
+                schema.new_message_rows(number, message, RecipientStatus.LEASED, None)
+                if accept.is_lent
+                else schema.new_message_rows(
                     number, message, RecipientStatus.WAITING, message.accepted_at
                 )
-        self._insert_rows("message", schema.MESSAGE_COLUMNS, messages)
-        self._insert_rows("content", 2, contents)
-        self._insert_rows("recipient", schema.RECIPIENT_COLUMNS, recipients)
+            )
+        self._insert_rows("new_message", schema.NEW_MESSAGE_COLUMNS, rows)
 
     def _insert_rows(self, table: str, columns: int, rows: list[tuple[Any, ...]]) -> None:
-        # Many rows in one statement: each statement gives the interpreter away and has to wait
-        # to get it back, which costs more than the insert itself (benchmarks/micro/insert.py).
+        """Many rows in one statement, so that it pays to run it at all."""
         one = f"({','.join('?' * columns)})"
-        for part in _parts(rows):
+        for start in range(0, len(rows), MAX_ROWS):
+            part = rows[start : start + MAX_ROWS]
             self._execute(
                 f"INSERT INTO {table} VALUES {','.join([one] * len(part))}",
                 list(chain.from_iterable(part)),
@@ -522,42 +519,35 @@ class SqliteStore:
         finished: list[tuple[Any, ...]] = []
         waiting: list[tuple[Any, ...]] = []
         attempts: list[tuple[Any, ...]] = []
-        candidates: list[int] = []
         reports: list[_Accept] = []
+        in_files: list[int] = []
         for settlement in settlements:
             number = decode_queue_id(settlement.message.queue_id)
             for result in settlement.results:
                 outcome, recipient = result.outcome, result.recipient
                 reply = str(outcome.reply)
                 hop = None if outcome.hop is None else str(outcome.hop)
-                if result.next_attempt_at is None and recipient.status is not RecipientStatus.HELD:
+                is_held = recipient.status is RecipientStatus.HELD
+                if result.next_attempt_at is None and not is_held:
                     kind = outcome.kind
                     if kind is OutcomeKind.DEFERRED:
                         kind = OutcomeKind.CANCELLED
-                    finished.append((number, recipient.number, reply, hop, kind, settlement.at))
+                    finished.append((number, recipient.number, 1, reply, hop, kind, settlement.at))
                 else:
-                    status = _HELD if recipient.status is RecipientStatus.HELD else _WAITING
                     waiting.append(
                         (
-                            *(status, result.next_attempt_at, recipient.warned or result.warned),
-                            *(reply, hop, number, recipient.number),
+                            *(_HELD if is_held else _WAITING, result.next_attempt_at),
+                            *(recipient.warned or result.warned, reply, hop),
+                            *(number, recipient.number),
                         )
                     )
                     attempts.append(
                         (number, recipient.number, settlement.at, outcome.kind, reply, hop)
                     )
-            if finished and finished[-1][0] == number:
-                candidates.append(number)
+            if settlement.message.content.inline is None:
+                in_files.append(number)
             reports += [_Accept(report, is_lent=True) for report in settlement.reports]
-        for part in _parts(finished):
-            values = ",".join(["(?,?,?,?,?,?)"] * len(part))
-            self._execute(
-                f"UPDATE recipient SET status = {_FINISHED}, attempts = attempts + 1,"
-                " next_attempt_at = NULL, last_reply = column3, last_hop = column4,"
-                f" outcome = column5, finished_at = column6 FROM (VALUES {values})"
-                " WHERE queue_id = column1 AND number = column2",
-                list(chain.from_iterable(part)),
-            )
+        self._insert_rows("new_outcome", schema.NEW_OUTCOME_COLUMNS, finished)
         if waiting:
             assert self._connection is not None
             self._connection.executemany(
@@ -566,30 +556,19 @@ class SqliteStore:
                 waiting,
             )
             self._insert_rows("attempt", 6, attempts)
-        if reports:
-            self._insert(reports)
-        return self._finish_messages(candidates, time.time())
+        self._insert(reports)
+        return self._stale_files(in_files)
 
-    def _finish_messages(self, numbers: list[int], now: float) -> list[str]:
-        """Retire those of these messages that have no recipient left; their content goes."""
-        stale: list[str] = []
-        for part in _parts(numbers):
-            marks = ",".join("?" * len(part))
-            nobody_left = (
-                f"IN ({marks}) AND NOT EXISTS (SELECT 1 FROM recipient WHERE"
-                f" recipient.queue_id = message.queue_id AND recipient.status <> {_FINISHED})"
-            )
-            done = self._execute(
-                f"UPDATE message SET finished_at = ? WHERE queue_id {nobody_left}"
-                " RETURNING queue_id, content_name",
-                [now, *part],
-            ).fetchall()
-            stale += [name for _, name in done if name is not None]
-            for gone in _parts([number for number, _ in done]):
-                self._execute(
-                    f"DELETE FROM content WHERE queue_id IN ({','.join('?' * len(gone))})", gone
-                )
-        return stale
+    def _stale_files(self, numbers: list[int]) -> list[str]:
+        """The spool files of those of these messages that are finished."""
+        names = [
+            self._execute(
+                "SELECT content_name FROM message WHERE queue_id = ? AND finished_at IS NOT NULL",
+                (number,),
+            ).fetchone()
+            for number in numbers
+        ]
+        return [name[0] for name in names if name is not None and name[0] is not None]
 
     def _lease(self, request: _Lease) -> _Leased:
         rows = self._execute(
@@ -650,14 +629,12 @@ class SqliteStore:
         )
         stale: list[str] = []
         if request.action is Action.CANCEL:
-            assert self._connection is not None
-            self._connection.executemany(
-                "UPDATE recipient SET outcome = ?, finished_at = ?"
-                " WHERE queue_id = ? AND number = ?",
-                [(OutcomeKind.CANCELLED, request.now, *pair) for pair in changed],
+            self._insert_rows(
+                "new_outcome",
+                schema.NEW_OUTCOME_COLUMNS,
+                [(*pair, 0, None, None, OutcomeKind.CANCELLED, request.now) for pair in changed],
             )
-            messages = sorted({message for message, _ in changed})
-            stale = self._finish_messages(messages, request.now)
+            stale = self._stale_files(sorted({message for message, _ in changed}))
         return len(changed), stale
 
 
@@ -676,12 +653,6 @@ _DONE = {
     Action.RELEASE: "released",
     Action.CANCEL: "cancelled",
 }
-
-
-def _parts(rows: list[Any]) -> Iterator[list[Any]]:
-    """`rows` in parts that fit one statement; each size is prepared once and kept."""
-    for start in range(0, len(rows), MAX_ROWS):
-        yield rows[start : start + MAX_ROWS]
 
 
 def _pruning(before: float) -> list[tuple[str, tuple[Any, ...]]]:

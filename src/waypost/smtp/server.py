@@ -329,8 +329,9 @@ class ServerSession:
             self._say_junk(replies.NOT_IN_THIS_ORDER)
 
     def _why_no_content(self) -> Reply:
-        # RFC 5321 §3.3: 554 when every RCPT was refused, 503 when none was tried.
-        if self.phase is Phase.SENDER:
+        # RFC 5321 §3.3: 554 when every RCPT was refused, 503 when none was tried; LMTP has 503
+        # for both (RFC 2033 §4.2).
+        if self.phase is Phase.SENDER and not self._settings.is_lmtp:
             return replies.NO_VALID_RECIPIENTS
         return replies.NOT_IN_THIS_ORDER
 
