@@ -277,9 +277,7 @@ class Hub:
                 {
                     "name": listener.settings.name,
                     "role": listener.settings.role,
-                    "bound": [
-                        [None if ip is None else str(ip), port] for ip, port in listener.bound
-                    ],
+                    "bound": [[str(ip), port] for ip, port in listener.places],
                     "sessions": len(listener.sessions),
                 }
                 for listener in self._listeners

@@ -16,6 +16,10 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+# The longest that a batch gathers while more keeps coming, well below what a sync takes on most
+# disks.
+GATHER_S = 0.002
+
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
@@ -48,7 +52,7 @@ class BatchWorker(Generic[Request, Result]):
         if not self._is_busy:
             self._is_busy = True
             self._idle.clear()
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_S)
         return future
 
     async def close(self) -> None:
@@ -56,6 +60,14 @@ class BatchWorker(Generic[Request, Result]):
         await self._idle.wait()
         self._batches.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def _gather(self, seen: int, deadline: float) -> None:
+        """Hand over once a turn of the loop brought nothing new, or time is up."""
+        waiting = len(self._requests)
+        if waiting > seen and self._loop.time() < deadline:
+            self._loop.call_soon(self._gather, waiting, deadline)
+        else:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         self._batches.put((self._requests, self._futures))
@@ -65,7 +77,7 @@ class BatchWorker(Generic[Request, Result]):
         self, futures: list[asyncio.Future[Result]], results: list[Result | Exception]
     ) -> None:
         if self._requests:
-            self._hand_over()
+            self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_S)
         else:
             self._is_busy = False
             self._idle.set()

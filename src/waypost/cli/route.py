@@ -18,8 +18,9 @@ from waypost.cli.output import (
     say_json,
 )
 from waypost.errors import AddressError
-from waypost.mail.address import Address, as_value
+from waypost.mail.address import Address, IPAddress, as_value
 from waypost.mail.envelope import Arrival, Hop
+from waypost.net.interfaces import source_towards
 from waypost.net.networks import Networks
 from waypost.routing.hops import hops_direct, hops_to
 from waypost.routing.table import Route
@@ -61,7 +62,7 @@ def _route(parsed: argparse.Namespace) -> int:
     arrival = Arrival(
         protocol="ESMTP",
         client_ip=client,
-        local_ip=client if client in own else None,
+        local_ip=_local_ip(client),
         helo="",
         listener=parsed.listener or settings.listeners[0].name,
         trusted=client in Networks(settings.trusted),
@@ -95,7 +96,7 @@ def _route(parsed: argparse.Namespace) -> int:
         )
         return EXIT_YES if routing.refusal is None else EXIT_NO
     for step in steps:
-        because = paint(f"[{step['because']}]", "dim")
+        because = paint(f"({step['because']})", "dim")
         say(f"  {printable(step['step'])}  {because}")
     if routing.refusal is not None:
         say(paint(f"refused: {routing.refusal}", "red"))
@@ -104,6 +105,14 @@ def _route(parsed: argparse.Namespace) -> int:
         tries = f", tries {', then '.join(places)}" if places else ""
         say(paint(f"accepted: {target}{tries}", "green"))
     return EXIT_YES
+
+
+def _local_ip(client: IPAddress) -> IPAddress | None:
+    """The address of ours such a client would connect to; None: there is no way to it."""
+    try:
+        return source_towards(client)
+    except OSError:
+        return None
 
 
 def _hops(route: Route, recipient: Address, delivery_port: int) -> list[Hop]:

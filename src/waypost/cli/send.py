@@ -27,8 +27,9 @@ from waypost.cli.output import (
 )
 from waypost.cli.submission import running_hub, submit
 from waypost.errors import AddressError, HubUnreachable, WaypostError
-from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
+from waypost.mail.address import Address, AddressLiteral, Domain
 from waypost.mail.envelope import Outcome, OutcomeKind
+from waypost.net.interfaces import source_towards
 from waypost.routing.targets import HostPort
 
 
@@ -124,18 +125,10 @@ def _sender(
     towards = literals[0] if literals else via.host.ip if via is not None else None
     if towards is None:
         raise ValueError("say who sends, with --from")
-    return Address(user, AddressLiteral(_source_towards(towards)))
-
-
-def _source_towards(ip: IPAddress) -> IPAddress:
-    """Our address on the way to `ip`: the kernel knows, and no packet is sent to ask it."""
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((str(ip), 9))
-        except OSError as error:
-            raise ValueError(f"there is no way to {ip}: {error.strerror}") from error
-        return ip_address(probe.getsockname()[0].partition("%")[0])
+    try:
+        return Address(user, AddressLiteral(source_towards(towards)))
+    except OSError as error:
+        raise ValueError(f"there is no way to {towards}: {error.strerror}") from error
 
 
 def _host_port(text: str) -> HostPort:

@@ -6,7 +6,7 @@ import argparse
 import getpass
 import re
 import sys
-from email.utils import formatdate, getaddresses, make_msgid
+from email.utils import formataddr, formatdate, getaddresses, make_msgid
 
 from waypost.cli.context import settings_of
 from waypost.cli.output import EXIT_LATER, EXIT_NO, EXIT_USAGE, EXIT_YES, complain
@@ -36,6 +36,9 @@ def add_commands(
         "-i", "-oi", dest="dots", action="store_true", help="a line with one dot is no end"
     )
     sendmail.add_argument("-f", "-r", dest="sender", metavar="A", help="the envelope sender")
+    sendmail.add_argument("-F", dest="full_name", default="", metavar="NAME", help="of the sender")
+    for option, text in (("-B", "body type"), ("-o", "option"), ("-b", "mode; m, to send")):
+        sendmail.add_argument(option, metavar="X", help=f"{text}: taken, and of no effect here")
     sendmail.set_defaults(run=_sendmail)
 
 
@@ -60,7 +63,7 @@ def _sendmail(parsed: argparse.Namespace) -> int:
     if not recipients:
         complain("no recipients: name them, or use -t with a To, Cc or Bcc field")
         return EXIT_USAGE
-    content = _completed(_without_bcc(content), sender, domain)
+    content = _completed(_without_bcc(content), sender, parsed.full_name, domain)
     outcomes = submit(settings, content, sender, recipients, hub)
     status = EXIT_YES
     for recipient, outcome in zip(recipients, outcomes, strict=True):
@@ -91,12 +94,12 @@ def _without_bcc(content: bytes) -> bytes:
     return _BCC.sub(b"", head + b"\r\n")[:-2] + blank + body if blank else content
 
 
-def _completed(content: bytes, sender: Address | None, domain: DomainPart) -> bytes:
+def _completed(content: bytes, sender: Address | None, full_name: str, domain: DomainPart) -> bytes:
     """With From, Date and Message-ID, as sendmail adds them for a local user's mail."""
     names = {name for name, _ in header_fields(content)}
     added = ""
     if "from" not in names and sender is not None:
-        added += f"From: {sender}\r\n"
+        added += f"From: {formataddr((full_name, str(sender)))}\r\n"
     if "date" not in names:
         added += f"Date: {formatdate(localtime=True)}\r\n"
     if "message-id" not in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from waypost.app import loop_factory, make_gate, make_own_addresses
 from waypost.config.settings import Settings
@@ -12,7 +13,7 @@ from waypost.control import ask_hub
 from waypost.delivery.smtp import SmtpTransport
 from waypost.delivery.transport import DeliveryJob
 from waypost.errors import HubUnreachable, PermanentError, TemporaryError
-from waypost.mail.address import Address, AddressLiteral, IPAddress
+from waypost.mail.address import Address, AddressLiteral
 from waypost.mail.envelope import (
     Arrival,
     Body,
@@ -36,7 +37,9 @@ def running_hub(settings: Settings) -> HostPort:
         if listener["role"] == "lmtp":
             continue
         for host, port in listener["bound"]:
-            ip = _address("127.0.0.1" if host is None else host)
+            ip = ip_address(host)
+            if ip.is_unspecified:
+                ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
             return HostPort(AddressLiteral(ip), port)
     raise HubUnreachable("the hub has no SMTP listener")
 
@@ -105,9 +108,3 @@ async def _deliver(
             outcomes[recipient.number] = outcome
     await transport.close()
     return [outcomes[recipient.number] for recipient in queued]
-
-
-def _address(text: str) -> IPAddress:
-    from ipaddress import ip_address
-
-    return ip_address(text)

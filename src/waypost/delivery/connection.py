@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
+import time
 from typing import cast
 
 from waypost.errors import PeerUnreachable, StoreUnavailable
@@ -45,6 +47,8 @@ class SmtpConnection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.has_sent_content = False  # in the transaction begun last
+        self.deadline = math.inf  # monotonic; when to stop waiting for the peer
+        self.idle_since = math.inf  # monotonic; when it was put aside for the next message
 
     @classmethod
     async def open(cls, connected: socket.socket, helo: str, *, is_lmtp: bool) -> SmtpConnection:
@@ -92,6 +96,13 @@ class SmtpConnection(asyncio.Protocol):
             and (limit is None or session.transactions < limit)
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """True once nothing more can be said or heard."""
+        return self._broken is not None or (
+            self._transport is not None and self._transport.is_closing()
+        )
+
     async def greet(self) -> Reply | None:
         """Wait for the peer's greeting; its refusal, or None: transactions may start.
 
@@ -126,6 +137,10 @@ class SmtpConnection(asyncio.Protocol):
             self.session.quit()
             self._flush()
             self._transport.close()
+
+    def expire(self) -> None:
+        """The deadline has passed: whoever waits gets PeerUnreachable."""
+        self._break(PeerUnreachable("the peer did not answer in time"))
 
     def abort(self) -> None:
         """Drop the connection; unsent content never becomes a whole message."""
@@ -167,13 +182,11 @@ class SmtpConnection(asyncio.Protocol):
             piece = message.prepend
             while piece:
                 transport.write(piece if encoder is None else encoder.encode(piece))
+                self.deadline = time.monotonic() + BLOCK_S
+                await self._writable.wait()
+                self.deadline = math.inf
                 try:
-                    async with asyncio.timeout(BLOCK_S):
-                        await self._writable.wait()
                     piece = await asyncio.to_thread(source.read, _PIECE_BYTES)
-                except TimeoutError:
-                    self.abort()
-                    raise PeerUnreachable("the peer does not take the content") from None
                 except OSError as error:
                     self.abort()
                     raise StoreUnavailable("the content cannot be read") from error
@@ -193,14 +206,12 @@ class SmtpConnection(asyncio.Protocol):
             if self._broken is not None:
                 raise self._broken
             self._waiter = asyncio.get_running_loop().create_future()
+            self.deadline = time.monotonic() + limit_s
             try:
-                async with asyncio.timeout(limit_s):
-                    await self._waiter
-            except TimeoutError:
-                self.abort()
-                raise PeerUnreachable(f"no answer in {limit_s:.0f} s") from None
+                await self._waiter
             finally:
                 self._waiter = None
+                self.deadline = math.inf
 
     def _flush(self) -> None:
         octets = self.session.data_to_send()

@@ -29,13 +29,17 @@ _DELIVERED = Reply(250, "Delivered to the mailbox", (0, 0))
 _FULL = Reply(452, "No room in the mailbox now", (2, 2))
 # What a directory name may hold as it is; a leading dot never (Maildir++ folders, "..").
 _SAFE = "+=@-_."
+# The directory of the mailbox "" (RFC 5321 allows it, in quotes); quote() writes no "%" alone.
+_NAMELESS = "%"
 _LEADING_DOT = re.compile(r"^\.")
 _COPY_BYTES = 262_144
+# The Maildir text: what has stayed in tmp for 36 hours was left by a delivery that died.
+_STALE_S = 36 * 3_600.0
 
 
 def directory_name(mailbox: str) -> str:
     """The name of a mailbox's directory: no separator, no dot in front, no case surprises."""
-    return _LEADING_DOT.sub("%2E", quote(mailbox, safe=_SAFE))
+    return _LEADING_DOT.sub("%2E", quote(mailbox, safe=_SAFE)) or _NAMELESS
 
 
 def mailbox_names(root: Path) -> Iterator[str]:
@@ -44,7 +48,7 @@ def mailbox_names(root: Path) -> Iterator[str]:
         return
     for entry in sorted(root.iterdir()):
         if (entry / "new").is_dir() and not entry.is_symlink():
-            yield unquote(entry.name)
+            yield "" if entry.name == _NAMELESS else unquote(entry.name)
 
 
 @dataclass(slots=True)
@@ -92,12 +96,16 @@ class MaildirTransport:
     def _run(self, deliveries: list[_Delivery]) -> list[Reply | Exception]:
         replies: list[Reply | Exception] = []
         written: dict[Path, list[tuple[int, str]]] = {}
+        made: set[Path] = set()
         for index, delivery in enumerate(deliveries):
             directory = self._root / directory_name(delivery.mailbox)
             try:
-                self._make(directory)
+                if directory not in made:
+                    self._make(directory)
+                    made.add(directory)
                 name = self._write(directory, delivery)
             except OSError as error:
+                self._known.discard(directory.name)
                 replies.append(_reply_for(error))
             else:
                 written.setdefault(directory, []).append((index, name))
@@ -106,21 +114,28 @@ class MaildirTransport:
             try:
                 self._publish(directory, [name for _, name in entries])
             except OSError as error:
+                self._known.discard(directory.name)
                 for index, _ in entries:
                     replies[index] = _reply_for(error)
         return replies
 
     def _make(self, directory: Path) -> None:
+        parts = (directory, *(directory / name for name in ("tmp", "new", "cur")))
+        if any(part.is_symlink() for part in parts):
+            raise OSError(errno.ELOOP, "a directory of the mailbox is a symbolic link")
         if directory.name in self._known and directory.exists():
             return
-        if directory.is_symlink():
-            raise OSError(errno.ELOOP, "the mailbox is a symbolic link")
         # One by one: mkdir() gives its mode to the last directory only, not to parents it makes.
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for part in (directory, *(directory / name for name in ("tmp", "new", "cur"))):
+        for part in parts:
             part.mkdir(mode=0o700, exist_ok=True)
         for made in (directory, self._root, self._root.parent):
             sync_directory(made)
+        before = time.time() - _STALE_S
+        for left in (directory / "tmp").iterdir():
+            with contextlib.suppress(OSError):
+                if left.lstat().st_mtime < before:
+                    left.unlink()
         self._known.add(directory.name)
 
     def _write(self, directory: Path, delivery: _Delivery) -> str:
@@ -155,9 +170,17 @@ class MaildirTransport:
         return name
 
     def _publish(self, directory: Path, names: list[str]) -> None:
-        for name in names:
-            os.rename(directory / "tmp" / name, directory / "new" / name)
-        sync_directory(directory / "new")
+        try:
+            for name in names:
+                os.rename(directory / "tmp" / name, directory / "new" / name)
+            sync_directory(directory / "new")
+        except OSError:
+            # The queue keeps these messages: what stayed here would be a copy for each attempt.
+            for name in names:
+                for part in ("tmp", "new"):
+                    with contextlib.suppress(OSError):
+                        (directory / part / name).unlink()
+            raise
 
 
 def _reply_for(error: OSError) -> Reply:

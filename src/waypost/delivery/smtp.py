@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
@@ -21,11 +23,13 @@ from waypost.smtp.client import Transaction
 CONNECT_S = 30.0
 # An idle connection is kept this long for the next message to the same host.
 IDLE_S = 5.0
+# Deadlines and idle connections are looked at this often.
+WATCH_S = 1.0
 MAX_WINDOW = 20
 
 _MAY_NOT_LEAVE = failed("The message has bare CR or LF and cannot be sent on", (6, 0))
 
-_PoolKey = tuple[Hop, Origin]
+_PoolKey = tuple[Hop, Origin, bool]  # the last: LMTP
 
 
 class SmtpTransport:
@@ -38,7 +42,9 @@ class SmtpTransport:
         self._gate = gate
         self._helo = helo
         self.delivery_port = delivery_port  # replaced when settings are read again
-        self._idle: dict[_PoolKey, list[tuple[SmtpConnection, asyncio.TimerHandle]]] = {}
+        self._idle: dict[_PoolKey, list[SmtpConnection]] = {}
+        self._connections: set[SmtpConnection] = set()
+        self._watch: asyncio.TimerHandle | None = None  # None: there is no connection
 
     def destination(self, target: Target, recipient: QueuedRecipient) -> str:
         """See Transport: for ``direct`` the recipient's host decides."""
@@ -70,9 +76,10 @@ class SmtpTransport:
 
     async def close(self) -> None:
         """Say goodbye on idle connections."""
+        if self._watch is not None:
+            self._watch.cancel()
         for connections in self._idle.values():
-            for connection, timer in connections:
-                timer.cancel()
+            for connection in connections:
                 connection.quit()
         self._idle.clear()
 
@@ -82,7 +89,7 @@ class SmtpTransport:
         success = OutcomeKind.DELIVERED if is_lmtp else OutcomeKind.RELAYED
         outcomes: list[Outcome] = []
         while len(outcomes) < len(job.recipients):
-            connection = self._idle_connection((hop, origin))
+            connection = self._idle_connection((hop, origin, is_lmtp))
             was_idle = connection is not None
             refusal: Reply | None = None
             if connection is None:
@@ -111,14 +118,14 @@ class SmtpTransport:
                 Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)
                 for reply in replies
             ]
-            self._keep((hop, origin), connection)
+            self._keep((hop, origin, is_lmtp), connection)
         return outcomes
 
     def _idle_connection(self, key: _PoolKey) -> SmtpConnection | None:
         idle = self._idle.get(key)
         while idle:
-            connection, timer = idle.pop()
-            timer.cancel()
+            connection = idle.pop()
+            connection.idle_since = math.inf
             if connection.is_usable:
                 return connection
             connection.abort()
@@ -140,22 +147,38 @@ class SmtpTransport:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise PeerUnreachable(f"{hop}: {reason}", never_connected=True) from error
         local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
-        return await SmtpConnection.open(connected, self._helo(local_ip), is_lmtp=is_lmtp)
+        connection = await SmtpConnection.open(connected, self._helo(local_ip), is_lmtp=is_lmtp)
+        self._connections.add(connection)
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+        return connection
 
     def _keep(self, key: _PoolKey, connection: SmtpConnection) -> None:
         if not connection.is_usable:
             connection.quit()
             return
-        timer = asyncio.get_running_loop().call_later(IDLE_S, self._drop, key, connection)
-        self._idle.setdefault(key, []).append((connection, timer))
+        connection.idle_since = time.monotonic()
+        self._idle.setdefault(key, []).append(connection)
 
-    def _drop(self, key: _PoolKey, connection: SmtpConnection) -> None:
-        left = [entry for entry in self._idle.get(key, []) if entry[0] is not connection]
-        if left:
-            self._idle[key] = left
-        else:
-            self._idle.pop(key, None)
-        connection.quit()
+    def _look(self) -> None:
+        """Every second, whatever the number of messages: one timer for all connections."""
+        now = time.monotonic()
+        for key, idle in list(self._idle.items()):
+            fresh = [connection for connection in idle if now - connection.idle_since < IDLE_S]
+            for connection in idle[: len(idle) - len(fresh)]:
+                connection.quit()
+            if fresh:
+                self._idle[key] = fresh
+            else:
+                del self._idle[key]
+        for connection in list(self._connections):
+            if connection.deadline <= now:
+                connection.expire()
+            if connection.is_closed:
+                self._connections.discard(connection)
+        self._watch = None
+        if self._connections:
+            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
 
 
 def _transaction(job: DeliveryJob, batch: Sequence[QueuedRecipient]) -> Transaction:

@@ -96,7 +96,7 @@ class SmtpListener:
         self._sweeper: asyncio.TimerHandle | None = None  # None: not started
         self._paths: list[str] = []
         self._gone: asyncio.Event | None = None  # None: nobody waits for sessions to end
-        self.bound: list[tuple[IPAddress | None, int]] = []  # None: every address
+        self.places: list[tuple[IPAddress, int]] = []  # addresses and ports as bound
         self.configure(trusted=trusted, limits=limits, hostname=hostname)
 
     def configure(self, *, trusted: Networks, limits: Limits, hostname: str | None) -> None:
@@ -140,9 +140,14 @@ class SmtpListener:
             self._servers.append(server)
             if listening.family != socket.AF_UNIX:
                 ip = ip_address(host)
-                self.bound.append((None if ip.is_unspecified else ip, listening.getsockname()[1]))
+                self.places.append((ip, listening.getsockname()[1]))
             self.log.event("listening", listener=self.settings.name, bind=bind)
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+
+    @property
+    def bound(self) -> list[tuple[IPAddress | None, int]]:
+        """Addresses and ports for the gate; None: every address."""
+        return [(None if ip.is_unspecified else ip, port) for ip, port in self.places]
 
     def stop_listening(self) -> None:
         """Take no new connections."""

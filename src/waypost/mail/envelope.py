@@ -111,8 +111,7 @@ class Hop(NamedTuple):
         return f"{self.host}:{self.port}" if self.ip is not None else self.host
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one attempt meant for one recipient; kind and reply code agree by construction."""
 
     kind: OutcomeKind

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 _ENHANCED = re.compile(r"[245]\.(\d{1,3})\.(\d{1,3})(?:\s|$)")
 
@@ -60,28 +61,33 @@ class Reply:
     @classmethod
     def received(cls, code: int, lines: list[str]) -> Reply:
         """A peer's reply: the enhanced code is taken out of the text where it stands."""
-        status: tuple[int, int] | None = None
-        texts: list[str] = []
-        for line in lines:
-            found = _ENHANCED.match(line)
-            if found is not None and line[0] == str(code // 100):
-                status = status or (int(found[1]), int(found[2]))
-                line = line[found.end() :]
-            # A peer's controls must not reach a log line, a report or a terminal.
-            words = line.replace("\t", " ").strip()
-            texts.append("".join(c if c.isprintable() else "?" for c in words))
-        return cls(code, "\n".join(texts), status)
+        return _received(code, tuple(lines))
+
+
+@lru_cache(maxsize=1024)
+def _received(code: int, lines: tuple[str, ...]) -> Reply:
+    status: tuple[int, int] | None = None
+    texts: list[str] = []
+    for line in lines:
+        found = _ENHANCED.match(line)
+        if found is not None and line[0] == str(code // 100):
+            status = status or (int(found[1]), int(found[2]))
+            line = line[found.end() :]
+        # A peer's controls must not reach a log line, a report or a terminal.
+        words = line.replace("\t", " ").strip()
+        texts.append("".join(c if c.isprintable() else "?" for c in words))
+    return Reply(code, "\n".join(texts), status)
 
     @classmethod
     def parse(cls, text: str) -> Reply:
-        """Read back what `str()` of a reply wrote."""
-        code = text[:3]
-        lines: list[str] = []
-        # The text may hold " / " itself; a line before the last has a hyphen after its code.
-        while text[3:4] == "-" and (end := text.find(f" / {code}")) >= 0:
-            lines.append(text[4:end])
-            text = text[end + 3 :]
-        return cls.received(int(code), [*lines, text[4:]])
+    """Read back what `str()` of a reply wrote."""
+    code = text[:3]
+    lines: list[str] = []
+    # The text may hold " / " itself; a line before the last has a hyphen after its code.
+    while text[3:4] == "-" and (end := text.find(f" / {code}")) >= 0:
+        lines.append(text[4:end])
+        text = text[end + 3 :]
+    return cls.received(int(code), [*lines, text[4:]])
 
 
 OK = Reply(250, "Ok", (0, 0))

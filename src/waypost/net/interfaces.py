@@ -36,6 +36,17 @@ def interface_addresses() -> frozenset[IPAddress]:
     return frozenset(found)
 
 
+def source_towards(ip: IPAddress) -> IPAddress:
+    """Our address on the way to `ip`: the kernel knows, and no packet is sent to ask it.
+
+    Raises OSError when there is no way.
+    """
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((str(ip), 9))
+        return ip_address(probe.getsockname()[0].partition("%")[0])
+
+
 class OwnAddresses:
     """The live set of our addresses; ask with ``in``."""
 

@@ -8,6 +8,7 @@ all before the store commits the message that names it. What a crash leaves is s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable
@@ -192,9 +193,13 @@ class Spool:
         return self._directory / name
 
     def discard(self, names: Iterable[str]) -> None:
-        """Delete files of messages that are finished; blocks, for worker threads only."""
+        """Delete files of messages that are finished; blocks, for worker threads only.
+
+        What cannot be deleted now is swept at the next start.
+        """
         for name in names:
-            self.path_of(name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path_of(name).unlink()
 
     def sweep(self, live: Callable[[Iterable[str]], set[str]]) -> int:
         """Delete what no message names: left by a crash before the commit, or after the last
@@ -204,9 +209,12 @@ class Spool:
         names = [entry.name for entry in self._directory.iterdir() if entry.name != "tmp"]
         in_use = live(names)
         stale += [self.path_of(name) for name in names if name not in in_use]
+        swept = 0
         for path in stale:
-            path.unlink(missing_ok=True)
-        return len(stale)
+            with contextlib.suppress(OSError):  # not ours, as lost+found
+                path.unlink()
+                swept += 1
+        return swept
 
     async def close(self) -> None:
         """Finish what waits."""
@@ -235,7 +243,7 @@ class Spool:
 
     def _run(self, requests: list[_Request]) -> list[StoredContent | Exception | None]:
         results: list[StoredContent | Exception | None] = []
-        renamed: list[int] = []
+        renamed: list[tuple[int, str]] = []
         for request in requests:
             if isinstance(request, _Append):
                 self._append(request.writer, request.pieces)
@@ -249,14 +257,15 @@ class Spool:
             else:
                 result = self._commit(request.writer)
                 if isinstance(result, FileContent):
-                    renamed.append(len(results))
+                    renamed.append((len(results), request.writer.name))
                 results.append(result)
         if renamed:
             try:
                 sync_directory(self._directory)
             except OSError as error:
-                for index in renamed:
+                for index, name in renamed:
                     results[index] = storage_error(error)
+                    self.discard([name])
         return results
 
     def _append(self, writer: ContentWriter, pieces: list[bytes]) -> None:
@@ -289,8 +298,11 @@ class Spool:
         return FileContent(self.path_of(writer.name), writer.size)
 
     def _close(self, writer: ContentWriter, *, remove: bool) -> None:
-        if writer.descriptor is not None:
-            os.close(writer.descriptor)
-            writer.descriptor = None
+        descriptor, writer.descriptor = writer.descriptor, None
+        if descriptor is None:
+            return  # there is no file, or one by that name which is not this writer's
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
         if remove:
-            (self._temporary / writer.name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self._temporary / writer.name).unlink()

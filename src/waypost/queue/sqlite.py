@@ -85,7 +85,7 @@ class _Lease:
 class _Act:
     action: Action
     numbers: list[int] | None  # None: all
-    unlent: list[int]  # was waiting in memory, is free again
+    unlent: list[tuple[int, int]]  # were waiting in memory, are free again
     now: float
 
 
@@ -116,7 +116,10 @@ class SqliteStore:
         self._lock = _lock(directory / "queue.lock")
         self._ids = QueueIdSource()
         self._next_revival = 0.0
+        # The writer's thread alone uses these three once it runs.
         self._disowned: list[int] = []  # refused to their clients after a commit went wrong
+        self._lending: list[tuple[int, int]] = []  # recipients lent by the transaction under way
+        self._adrift: list[tuple[int, int]] = []  # perhaps marked as lent, to nobody
         try:
             # None while unwell. The writer's thread alone uses it once that runs.
             self._connection: sqlite3.Connection | None = self._open(is_first=True)
@@ -128,6 +131,9 @@ class SqliteStore:
         self._fresh_bytes = 0
         self._changed = asyncio.Event()
         self._next_due_at: float | None = 0.0
+        # Held while recipients pass from the database to the dispatcher: an operator's action
+        # in between would find them neither waiting nor under way.
+        self._handing_out = asyncio.Lock()
         self._wishes: dict[QueueId, Action] = {}
         self._lent: dict[QueueId, int] = {}  # recipients under way, for operators' wishes
         self._refusals: list[Refusal] = []
@@ -165,6 +171,7 @@ class SqliteStore:
         def accepted(done: asyncio.Future[None]) -> None:
             if done.cancelled() or done.exception() is not None:
                 self._fresh_bytes -= kept if is_lent else 0
+                self._changed.set()  # whoever waits is to look after a store that is unwell
                 return
             if is_lent:
                 self._fresh.append(message)
@@ -177,17 +184,27 @@ class SqliteStore:
 
     async def lease(self, limit: int) -> list[QueuedMessage]:
         """See QueueStore."""
+        async with self._handing_out:
+            return await self._lend(limit)
+
+    async def _lend(self, limit: int) -> list[QueuedMessage]:
         self._changed.clear()
         if self.is_held:
             return []
         messages: list[QueuedMessage] = []
+        now = time.time()
+        room = limit - len(self._fresh)
+        if room > 0 and self._next_due_at is not None and self._next_due_at <= now:
+            try:
+                leased: _Leased = await self._worker.submit(_Lease(room, now))
+            except TemporaryError:
+                if not self._fresh:
+                    raise
+            else:
+                self._next_due_at = leased.next_due_at
+                messages = leased.messages
         while self._fresh and len(messages) < limit:
             messages.append(self._take_fresh())
-        now = time.time()
-        if len(messages) < limit and self._next_due_at is not None and self._next_due_at <= now:
-            leased: _Leased = await self._worker.submit(_Lease(limit - len(messages), now))
-            self._next_due_at = leased.next_due_at
-            messages += leased.messages
         for message in messages:
             self._lent[message.queue_id] = self._lent.get(message.queue_id, 0) + len(
                 message.recipients
@@ -198,18 +215,17 @@ class SqliteStore:
         """See QueueStore."""
         if self._fresh and not self.is_held:
             return
-        delay = 30.0
+        delay = 30.0 if self._is_well else REVIVE_S
         if self._next_due_at is not None and not self.is_held:
             delay = min(delay, max(0.0, self._next_due_at - time.time()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), delay)
-        if time.monotonic() >= self._next_prune:
+        if time.monotonic() >= self._next_prune or not self._is_well:
             self._write_notes()
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """See QueueStore."""
         queue_id = settlement.message.queue_id
-        left = self._lent.get(queue_id, 0) - len(settlement.results)
         wish = self._wishes.get(queue_id)
         if wish is not None:
             self._grant(wish, settlement)
@@ -218,6 +234,7 @@ class SqliteStore:
         def settled(done: asyncio.Future[None]) -> None:
             if done.cancelled() or done.exception() is not None:
                 return
+            left = self._lent.get(queue_id, 0) - len(settlement.results)
             if left > 0:
                 self._lent[queue_id] = left
             else:
@@ -229,29 +246,33 @@ class SqliteStore:
         return future
 
     async def act(self, action: Action, ids: Sequence[QueueId] | None) -> int:
-        """See QueueStore."""
+        """See QueueStore. Raises ValueError for a text that is no queue id."""
+        numbers = None if ids is None else [decode_queue_id(queue_id) for queue_id in ids]
+        async with self._handing_out:
+            try:
+                return await self._do(action, ids, numbers)
+            finally:
+                self._next_due_at = 0.0
+                self._changed.set()
+
+    async def _do(
+        self, action: Action, ids: Sequence[QueueId] | None, numbers: list[int] | None
+    ) -> int:
         wanted = None if ids is None else set(ids)
-        unlent = [
-            message for message in self._fresh if wanted is None or message.queue_id in wanted
-        ]
-        for message in unlent:
-            self._fresh.remove(message)
-            self._forget_fresh(message)
+        unlent: list[tuple[int, int]] = []
+        for message in list(self._fresh):
+            if wanted is None or message.queue_id in wanted:
+                self._fresh.remove(message)
+                self._forget_fresh(message)
+                number = decode_queue_id(message.queue_id)
+                unlent += [(number, recipient.number) for recipient in message.recipients]
         under_way = [queue_id for queue_id in self._lent if wanted is None or queue_id in wanted]
         for queue_id in under_way:
             if action in (Action.HOLD, Action.CANCEL):
                 self._wishes[queue_id] = action
             else:
                 self._wishes.pop(queue_id, None)
-        request = _Act(
-            action,
-            None if ids is None else [decode_queue_id(queue_id) for queue_id in ids],
-            [decode_queue_id(message.queue_id) for message in unlent],
-            time.time(),
-        )
-        changed: int = await self._worker.submit(request)
-        self._next_due_at = 0.0
-        self._changed.set()
+        changed: int = await self._worker.submit(_Act(action, numbers, unlent, time.time()))
         return changed + sum(self._lent.get(queue_id, 0) for queue_id in under_way)
 
     async def hold_all_new(self, *, held: bool) -> None:
@@ -340,7 +361,7 @@ class SqliteStore:
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY_S
             statements += _pruning(time.time() - TRACE_S)
-        if statements:
+        if statements or not self._is_well:
             # Refusals lost with a sick store are still in the log.
             future = self._worker.submit(_Note(statements))
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -364,11 +385,14 @@ class SqliteStore:
         connection = self._connection
         assert connection is not None
         accepts = [request for request in requests if isinstance(request, _Accept)]
-        if len(accepts) == len(requests) <= MAX_ROWS:
+        rows = sum(len(accept.message.recipients) for accept in accepts)
+        if len(accepts) == len(requests) and rows <= MAX_ROWS and not self._adrift:
             # A single statement is a transaction by itself.
             self._insert(accepts)
             return [None] * len(requests)
         connection.execute("BEGIN IMMEDIATE")
+        self._lending = []
+        self._take_back(self._adrift, time.time())
         settlements = [request for request in requests if isinstance(request, Settlement)]
         self._insert(accepts)
         stale_files = self._settle(settlements)
@@ -386,9 +410,8 @@ class SqliteStore:
                         connection.execute(sql, values)
                 results.append(None)
         connection.execute("COMMIT")
-        # What cannot be deleted now is swept at the next start.
-        with contextlib.suppress(OSError):
-            self._spool.discard(stale_files)
+        self._lending, self._adrift = [], []
+        self._spool.discard(stale_files)
         return results
 
     def _trouble(self, error: Exception, requests: list[_Request]) -> TemporaryError:
@@ -401,6 +424,10 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
             code = sqlite3.SQLITE_IOERR
+        self._adrift += self._lending
+        for request in requests:
+            if isinstance(request, _Act):
+                self._adrift += request.unlent
         if code == sqlite3.SQLITE_FULL:
             return QueueFull("no room for the queue's database")
         if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -426,7 +453,7 @@ class SqliteStore:
         self._next_revival = time.monotonic() + REVIVE_S
         try:
             self._connection = self._open(is_first=False)
-        except (sqlite3.Error, StoreUnavailable) as error:
+        except (sqlite3.Error, OSError, StoreUnavailable) as error:
             raise StoreUnavailable(f"queue database: {error}") from error
         self._is_well = True
 
@@ -486,7 +513,7 @@ class SqliteStore:
         ).fetchone()
         return None if row is None else str(row[0])
 
-    def _insert(self, accepts: list[_Accept]) -> None:
+    def _insert(self, accepts: list[_Accept], verb: str = "INSERT") -> None:
         rows: list[tuple[Any, ...]] = []
         for accept in accepts:
             message = accept.message
@@ -498,15 +525,17 @@ class SqliteStore:
                     number, message, RecipientStatus.WAITING, message.accepted_at
                 )
             )
-        self._insert_rows("new_message", schema.NEW_MESSAGE_COLUMNS, rows)
+        self._insert_rows("new_message", schema.NEW_MESSAGE_COLUMNS, rows, verb)
 
-    def _insert_rows(self, table: str, columns: int, rows: list[tuple[Any, ...]]) -> None:
+    def _insert_rows(
+        self, table: str, columns: int, rows: list[tuple[Any, ...]], verb: str = "INSERT"
+    ) -> None:
         """Many rows in one statement, so that it pays to run it at all."""
         one = f"({','.join('?' * columns)})"
         for start in range(0, len(rows), MAX_ROWS):
             part = rows[start : start + MAX_ROWS]
             self._execute(
-                f"INSERT INTO {table} VALUES {','.join([one] * len(part))}",
+                f"{verb} INTO {table} VALUES {','.join([one] * len(part))}",
                 list(chain.from_iterable(part)),
             )
 
@@ -556,7 +585,8 @@ class SqliteStore:
                 waiting,
             )
             self._insert_rows("attempt", 6, attempts)
-        self._insert(reports)
+        # A settlement is offered again after an I/O error, and may have been kept the first time.
+        self._insert(reports, "INSERT OR REPLACE")
         return self._stale_files(in_files)
 
     def _stale_files(self, numbers: list[int]) -> list[str]:
@@ -581,6 +611,7 @@ class SqliteStore:
             recipient = schema.read_recipient(row)
             recipient.status = RecipientStatus.LEASED
             by_message.setdefault(row[0], []).append(recipient)
+            self._lending.append(row[:2])
             self._execute(
                 f"UPDATE recipient SET status = {_LEASED}, next_attempt_at = NULL"
                 " WHERE queue_id = ? AND number = ?",
@@ -599,13 +630,17 @@ class SqliteStore:
         ).fetchone()[0]
         return _Leased(messages, next_due_at)
 
-    def _act(self, request: _Act) -> tuple[int, list[str]]:
-        for number in request.unlent:
+    def _take_back(self, pairs: list[tuple[int, int]], now: float) -> None:
+        """What is marked as lent, and is with nobody, waits again."""
+        for pair in pairs:
             self._execute(
                 f"UPDATE recipient SET status = {_WAITING}, next_attempt_at = ?"
-                f" WHERE queue_id = ? AND status = {_LEASED}",
-                (request.now, number),
+                f" WHERE queue_id = ? AND number = ? AND status = {_LEASED}",
+                (now, *pair),
             )
+
+    def _act(self, request: _Act) -> tuple[int, list[str]]:
+        self._take_back(request.unlent, request.now)
         status, eligible = _ACTIONS[request.action]
         due_at = request.now if status == _WAITING else None
         sql = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from waypost.errors import AddressError
 from waypost.mail.address import AddressLiteral, parse_literal
@@ -49,6 +50,7 @@ class Target:
         return f"{self.kind}:{self.argument}" if self.argument else self.kind
 
 
+@lru_cache(maxsize=1024)
 def parse_target(text: str) -> Target:
     """Read a target; raises ValueError that says what was expected."""
     kind, colon, argument = text.partition(":")
@@ -65,6 +67,7 @@ def parse_target(text: str) -> Target:
     return target
 
 
+@lru_cache(maxsize=1024)
 def parse_next_hop(target: Target) -> NextHop:
     """The host or socket of an smtp: or lmtp: target; raises ValueError."""
     if target.kind == "lmtp" and target.argument.startswith("/"):

@@ -22,6 +22,7 @@ from waypost.smtp.command import encode_original_recipient, encode_xtext
 MAX_REPLY_BYTES = 32_768
 
 _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})([ \-]?)(.*)", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4, RFC 9422 §3; int() itself takes more
 
 # Refusals of our own, before the peer is asked: it lacks what the message needs.
 NEEDS_SMTPUTF8 = Reply(550, "The next host does not offer SMTPUTF8, which this mail needs", (6, 7))
@@ -111,6 +112,7 @@ class ClientSession:
         self._reply_bytes = 0
         self._out: list[bytes] = []
         self._awaiting: deque[_Await] = deque([_Await.GREETING])
+        self._unsent = 0  # of those awaited, how many have their command still in _out
         self._events: deque[ClientEvent] = deque()
         self._progress: _Progress | None = None
         self.extensions: dict[str, str] = {}  # keyword -> parameters, upper case
@@ -139,6 +141,7 @@ class ClientSession:
         """Everything to send now, in one piece."""
         out = b"".join(self._out)
         self._out.clear()
+        self._unsent = 0
         return out
 
     def start(self, transaction: Transaction) -> None:
@@ -161,8 +164,7 @@ class ClientSession:
         self._progress = progress
         if "PIPELINING" in self.extensions:
             for awaited, command in progress.commands:
-                self._awaiting.append(awaited)
-                self._out.append(command)
+                self._send(awaited, command)
             progress.next_command = len(progress.commands)
         else:
             self._send_next_command(progress)
@@ -174,15 +176,15 @@ class ClientSession:
     def content_sent(self) -> None:
         """The content and its end mark are on their way; the verdict comes next."""
         progress = self._progress
-        assert progress is not None
+        if progress is None:
+            return  # the peer said 421 meanwhile
         # LMTP answers once for each recipient it accepted (RFC 2033 §4.2).
         accepted = sum(reply is None for reply in progress.replies)
         self._awaiting.extend([_Await.CONTENT] * (accepted if self._is_lmtp else 1))
 
     def quit(self) -> None:
         """Say goodbye."""
-        self._out.append(b"QUIT\r\n")
-        self._awaiting.append(_Await.VOID)
+        self._send(_Await.VOID, b"QUIT\r\n")
         self.is_closing = True
 
     @property
@@ -221,9 +223,17 @@ class ClientSession:
     def _answered(self, reply: Reply, raw_lines: list[str]) -> None:
         if reply.code == 421:
             self.is_closing = True
-        if not self._awaiting:
+            if self._progress is not None:
+                # RFC 5321 §3.8: the peer closes, so this is the last of its replies.
+                progress = self._progress
+                progress.replies = [answer or reply for answer in progress.replies]
+                self._awaiting.clear()
+                self._end(progress)
+                return
+        if len(self._awaiting) <= self._unsent:
             if reply.code == 421:
                 return
+            # Nor may an answer be there before its command: somebody may have fed the stream.
             raise PeerOutOfStep(f"a reply to nothing: {reply}")
         awaited = self._awaiting.popleft()
         if awaited is _Await.GREETING:
@@ -245,8 +255,8 @@ class ClientSession:
         if not 200 <= reply.code < 300:
             self._refused(reply)
             return
-        self._out.append(f"{'LHLO' if self._is_lmtp else 'EHLO'} {self._helo}\r\n".encode())
-        self._awaiting.append(_Await.EHLO)
+        verb = "LHLO" if self._is_lmtp else "EHLO"
+        self._send(_Await.EHLO, f"{verb} {self._helo}\r\n".encode())
 
     def _extended(self, reply: Reply, raw_lines: list[str]) -> None:
         if 200 <= reply.code < 300:
@@ -256,8 +266,7 @@ class ClientSession:
             self._settled(reply)
         elif reply.is_permanent and not self._is_lmtp and not self.is_closing:
             # An old server (RFC 5321 §3.2): fall back to HELO.
-            self._out.append(f"HELO {self._helo}\r\n".encode())
-            self._awaiting.append(_Await.HELO)
+            self._send(_Await.HELO, f"HELO {self._helo}\r\n".encode())
         else:
             self._refused(reply)
 
@@ -295,8 +304,7 @@ class ClientSession:
             self._events.append(ContentWanted(is_chunked=False))
         elif reply.is_positive:
             # All recipients were refused, yet DATA was taken (RFC 2920 §3.1): send nothing.
-            self._out.append(b".\r\n")
-            self._awaiting.append(_Await.VOID)
+            self._send(_Await.VOID, b".\r\n")
             self._end(progress)
         else:
             progress.replies = [answer or reply for answer in progress.replies]
@@ -339,14 +347,17 @@ class ClientSession:
         if awaited is _Await.DATA and all(answer is not None for answer in progress.replies):
             self._end(progress, needs_reset=True)
             return
+        self._send(awaited, command)
+
+    def _send(self, awaited: _Await, command: bytes) -> None:
         self._awaiting.append(awaited)
         self._out.append(command)
+        self._unsent += 1
 
     def _end(self, progress: _Progress, *, needs_reset: bool = False) -> None:
         self._progress = None
         if needs_reset and not self.is_closing:
-            self._out.append(b"RSET\r\n")
-            self._awaiting.append(_Await.VOID)
+            self._send(_Await.VOID, b"RSET\r\n")
         replies = [answer for answer in progress.replies if answer is not None]
         self._events.append(TransactionEnded(replies))
 
@@ -369,7 +380,7 @@ class ClientSession:
             if "8BITMIME" not in extensions:
                 return NEEDS_8BITMIME
         limit = extensions.get("SIZE", "")
-        if limit.isdigit() and 0 < int(limit) < transaction.size:
+        if _NUMBER.fullmatch(limit) is not None and 0 < int(limit) < transaction.size:
             return TOO_BIG_FOR_PEER
         return None
 
@@ -407,7 +418,7 @@ class ClientSession:
     def _limit(self, name: str) -> int | None:
         for word in self.extensions.get("LIMITS", "").split():
             key, _, value = word.partition("=")
-            if key == name and value.isdigit() and int(value) > 0:
+            if key == name and _NUMBER.fullmatch(value) is not None and int(value) > 0:
                 return int(value)
         return None
 

@@ -113,6 +113,7 @@ class ServerSession:
         "_out",
         "_overlong",
         "_position",
+        "_refused_line",
         "_resume",
         "_settings",
         "_size",
@@ -145,6 +146,7 @@ class ServerSession:
         self._junk = 0
         self._bad_lines = 0
         self._overlong = False
+        self._refused_line = False
         self.phase = Phase.CONNECTED
         self.helo = ""
         self.extended = False  # greeted with EHLO or LHLO
@@ -161,7 +163,9 @@ class ServerSession:
 
     def receive(self, received: bytes) -> None:
         """Take octets as they came; `next_event()` works on them."""
-        if self._position < len(self._buffer):
+        if self.phase is Phase.CLOSED:
+            self._buffer = b""  # nobody will look at them
+        elif self._position < len(self._buffer):
             self._buffer = self._buffer[self._position :] + received
         else:
             self._buffer = received
@@ -269,8 +273,16 @@ class ServerSession:
                 return None
             line = self._buffer[self._position : end]
             self._position = end + 1
-            if self._overlong or len(line) > MAX_PATH_COMMAND_LINE:
-                self._overlong = False
+            is_overlong, self._overlong = self._overlong, False
+            # RFC 5321 §2.3.8: only CRLF ends a line. A stranger's line with a bare LF is refused
+            # at once, and what follows up to the CRLF is of the same line.
+            was_refused, self._refused_line = (
+                self._refused_line,
+                not (line.endswith(b"\r") or self._settings.lenient),
+            )
+            if was_refused and not self._refused_line:
+                continue
+            if not was_refused and (is_overlong or len(line) > MAX_PATH_COMMAND_LINE):
                 self._say_junk(replies.LINE_TOO_LONG)
             elif line.endswith(b"\r") and _CONTROL.search(line := line[:-1]) is None:
                 return line
@@ -398,7 +410,8 @@ class ServerSession:
 
     def _rset(self, argument: str) -> Event | None:
         self._out.append(replies.RESET.wire)
-        return self._drop_transaction()
+        # RFC 5321 §4.1.1.5: before EHLO it is a NOOP, and stands for no greeting.
+        return None if self.phase is Phase.CONNECTED else self._drop_transaction()
 
     def _noop(self, argument: str) -> Event | None:
         self._out.append(replies.OK.wire)
@@ -426,7 +439,9 @@ class ServerSession:
     # Content after DATA.
 
     def _answer_content_request(self, reply: Reply) -> None:
-        if self._chunks is None:
+        if reply.code == 421:
+            self.refuse(reply)
+        elif self._chunks is None:
             if reply.code == 354:
                 self._out.append(reply.wire)
                 self._data = DataDecoder(lenient=self._settings.lenient)
@@ -501,9 +516,7 @@ class ServerSession:
         if decoder is not None:
             content = decoder.receive(received, is_end=self._chunk_is_last and not self._chunk_left)
             self._count_content(len(content))
-            if self._fault is None and decoder.is_faulty:
-                self._fault = replies.BARE_LINE_ENDS
-            if content and self._fault is None:
+            if content and self._fault is None and not decoder.is_faulty:
                 return ContentChunk(content)
         return None if self._chunk_left else self._end_chunk()
 
@@ -515,6 +528,8 @@ class ServerSession:
             fault, self._fault = self._fault, None
             self._say_junk(fault)
             return None
+        if self._fault is None and decoder.is_faulty:
+            self._fault = replies.BARE_LINE_ENDS
         if self._chunk_is_last:
             self._chunks = None
             return ContentEnded(self._fault, decoder.was_mended)
