@@ -271,7 +271,7 @@ class Address:
         return self._text
 
 
-# Devices send from and to the same few addresses all day: benchmarks/micro shows what this saves.
+# Devices send from and to the same few addresses all day.
 @lru_cache(maxsize=8192)
 def _parse_address(text: str) -> Address:
     quoted = _QUOTED_STRING.match(text)

@@ -96,7 +96,7 @@ CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 -- Doors to the tables: one statement a batch, whatever tables it touches. Each statement gives
 -- the interpreter away and has to win it back from the event loop's thread, several times, and
--- that costs more than what the statement does (benchmarks/micro/batches.py).
+-- that costs more than what the statement does (docs/decisions/0005).
 CREATE VIEW new_message AS
     SELECT message.*, octets, number, forward_path, original_recipient, notify, target, rule,
         status, next_attempt_at

@@ -1,0 +1,1 @@
+"""Small measurements behind single decisions; each module runs by itself."""
