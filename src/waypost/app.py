@@ -156,9 +156,7 @@ class Hub:
             await self._control.start()
             self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
             self._spawn(self._dispatcher.run(), "dispatcher")
-            # What is made by now stays: the collector need not look at it again and again.
-            gc.collect()
-            gc.freeze()
+            _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
             log.event("stopping")
@@ -330,6 +328,17 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
         return uvloop.new_event_loop
     return None
+
+
+def _calm_the_collector() -> None:
+    """What is made by now stays, so the cycle collector need not look at it again and again.
+
+    Messages and sessions hold no cycles and go by reference counts alone. The collector's own
+    pace, a look after every 700 new objects, took a tenth of the time of accepting mail.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _raise_file_limit() -> None:

@@ -77,7 +77,7 @@ class BatchWorker(Generic[Request, Result]):
         self, futures: list[asyncio.Future[Result]], results: list[Result | Exception]
     ) -> None:
         if self._requests:
-            self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_S)
+            self._hand_over()
         else:
             self._is_busy = False
             self._idle.set()

@@ -23,7 +23,7 @@ def line_numbers(text: str) -> dict[KeyPath, int]:
     found: dict[KeyPath, int] = {}
     table: KeyPath = ()
     counts: dict[KeyPath, int] = {}
-    lines = text.splitlines()
+    lines = text.split("\n")  # splitlines() knows line ends that TOML does not
     index = 0
     while index < len(lines):
         line = lines[index]
@@ -33,6 +33,8 @@ def line_numbers(text: str) -> dict[KeyPath, int]:
         index += 1
         if key is not None:
             path = table + _parts(key[1])
+            for length in range(len(table) + 1, len(path)):
+                found.setdefault(path[:length], number)  # tables that a dotted key makes
             found[path] = number
             # A value that spans lines ends where the text from its key on is whole TOML.
             statement = line
@@ -40,13 +42,23 @@ def line_numbers(text: str) -> dict[KeyPath, int]:
                 statement += "\n" + lines[index]
                 index += 1
         elif header is not None:
-            path = _parts(header[2])
+            path = _below_arrays(_parts(header[2]), counts)
             if header[1] == "[[":
                 position = counts.get(path, 0)
                 counts[path] = position + 1
                 path = (*path, position)
             table = path
             found[path] = number
+    return found
+
+
+def _below_arrays(path: KeyPath, counts: dict[KeyPath, int]) -> KeyPath:
+    """The path of a header: a table below an array belongs to its last member so far."""
+    found: KeyPath = path[:1]
+    for part in path[1:]:
+        if found in counts:
+            found = (*found, counts[found] - 1)
+        found = (*found, part)
     return found
 
 

@@ -82,7 +82,8 @@ def _port(value: Any) -> int:
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    # TOML has nan and inf, too.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
         raise ValueError("expected seconds, a number above 0")
     return float(value)
 
@@ -100,7 +101,16 @@ def _list_of(read: Read, *, may_be_empty: bool = True) -> Read:
     def read_list(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not (value or may_be_empty):
             raise ValueError("expected a list" + ("" if may_be_empty else " with an entry"))
-        return tuple(read(entry) for entry in value)
+        entries: list[Any] = []
+        problems: list[str] = []
+        for entry in value:
+            try:
+                entries.append(read(entry))
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return tuple(entries)
 
     return read_list
 
@@ -116,14 +126,21 @@ def _own(value: Any) -> str:
     if value == "auto":
         return "auto"
     try:
-        return str(ip_address(_text(value)))
+        ip = ip_address(_text(value))
+        if "%" not in str(ip):  # a zone id has no meaning outside this host
+            return str(ip)
     except ValueError:
-        raise ValueError(f'expected "auto" or an IP address, not {value!r}') from None
+        pass
+    raise ValueError(f'expected "auto" or an IP address, not {value!r}')
+
+
+def _network(value: Any) -> str:
+    Networks((_text(value),))
+    return str(value)
 
 
 def _networks(value: Any) -> tuple[str, ...]:
-    words: tuple[str, ...] = _list_of(_text)(value)
-    Networks(words)
+    words: tuple[str, ...] = _list_of(_network)(value)
     return words
 
 
@@ -146,10 +163,19 @@ def _match(value: Any) -> dict[str, Any]:
     }
     if not isinstance(value, dict):
         raise ValueError('expected a table, as in { recipient = "cam*@*" }')
-    unknown = sorted(set(value) - set(reads))
-    if unknown:
-        raise ValueError(f"unknown: {', '.join(unknown)}; expected: {', '.join(reads)}")
-    return {key: reads[key](entry) for key, entry in value.items()}
+    found: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, entry in value.items():
+        if key not in reads:
+            problems.append(f"unknown: {key}; expected: {', '.join(reads)}")
+            continue
+        try:
+            found[key] = reads[key](entry)
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return found
 
 
 SECTIONS: tuple[Section, ...] = (

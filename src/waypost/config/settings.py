@@ -94,13 +94,10 @@ def load_settings(
     reader = _Reader(source, lines, faults)
     values = reader.read(tree)
     _apply_environment(values, environment, faults)
+    reader.cross_check(values)
     if faults:
         raise ConfigError(faults)
-    settings = _compose(values, config, data, environment)
-    faults += reader.cross_check(settings)
-    if faults:
-        raise ConfigError(faults)
-    return settings
+    return _compose(values, config, data, environment)
 
 
 class _Reader:
@@ -157,7 +154,7 @@ class _Reader:
             return key.read(content[key.name])
         except ValueError as error:
             self._fault((*path, key.name), str(error))
-            return key.default
+            return None if key.default is REQUIRED else key.default
 
     def _fault(self, path: KeyPath, problem: str) -> None:
         self._faults.append(ConfigFault(self._source, self._line(path), _dotted(path), problem))
@@ -169,35 +166,32 @@ class _Reader:
             path = path[:-1]
         return None
 
-    def cross_check(self, settings: Settings) -> list[ConfigFault]:
-        """Faults that only show between keys."""
-        before = len(self._faults)
-        for section, names in (
-            ("listener", [listener.name for listener in settings.listeners]),
-            ("route", [rule.name for rule in settings.routing.rules]),
-            ("mailbox", list(settings.mailboxes.names)),
-        ):
+    def cross_check(self, values: Values) -> None:
+        """Note faults that only show between keys; a value that is at fault itself is None."""
+        for section in ("listener", "route", "mailbox"):
+            names = [entry["name"] for entry in values[section]]
             for index, name in enumerate(names):
-                if name in names[:index]:
+                if name is not None and name in names[:index]:
                     self._fault((section, index, "name"), f"{name!r} is used twice")
-        listener_names = {listener.name for listener in settings.listeners}
-        for index, rule in enumerate(settings.routing.rules):
-            if rule.listener is not None and rule.listener not in listener_names:
+        listeners = {entry["name"] or "" for entry in values["listener"]} or {
+            listener.name for listener in DEFAULT_LISTENERS
+        }
+        for index, route in enumerate(values["route"]):
+            name = route["match"].get("listener")
+            if name is not None and name not in listeners:
                 self._fault(
                     ("route", index, "match"),
-                    f"there is no listener {rule.listener!r};"
-                    f" known: {', '.join(sorted(listener_names))}",
+                    f"there is no listener {name!r}; known: {', '.join(sorted(listeners))}",
                 )
-        for index, listener in enumerate(settings.listeners):
-            if listener.role != "lmtp" and any(bind.startswith("/") for bind in listener.bind):
+        for index, listener in enumerate(values["listener"]):
+            binds = listener["bind"] or ()
+            if listener["role"] != "lmtp" and any(bind.startswith("/") for bind in binds):
                 self._fault(("listener", index, "bind"), 'a Unix socket needs role = "lmtp"')
-        if settings.retry.give_up_after_s < settings.retry.first_s:
+        retry = values["retry"]
+        if retry["give_up_after_s"] < retry["first_s"]:
             self._fault(
                 ("retry", "give_up_after_s"), "gives up before the first retry (retry.first_s)"
             )
-        found = self._faults[before:]
-        del self._faults[before:]
-        return found
 
 
 def _dotted(path: KeyPath) -> str:
@@ -222,8 +216,8 @@ def _apply_environment(
             faults.append(ConfigFault(name, None, "", "no such key (lists of tables need a file)"))
             continue
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            (value,) = tomllib.loads(f"value = {text}").values()
+        except ValueError:  # no TOML, or more than a value
             value = text
         try:
             values[section_name][key.name] = key.read(value)

@@ -29,8 +29,8 @@ class MailboxNames:
 
     def __init__(self, settings: MailboxSettings, existing: Iterable[str] = ()) -> None:
         self._settings = settings
-        self._aliases = {self._fold(alias): self._fold(name) for alias, name in settings.aliases}
-        self._names = {self._fold(name) for name in (*settings.names, *existing)}
+        self._aliases = {self.fold(alias): self.fold(name) for alias, name in settings.aliases}
+        self._names = {self.fold(name) for name in (*settings.names, *existing)}
 
     def resolve(self, local_part: str) -> str:
         """The mailbox a local part means, whether it exists or not.
@@ -38,7 +38,7 @@ class MailboxNames:
         Aliases win over mailboxes; the part after the sub-address separator is dropped when the
         whole is neither.
         """
-        name = self._fold(local_part)
+        name = self.fold(local_part)
         if name in self._aliases:
             return self._aliases[name]
         separator = self._settings.subaddress
@@ -65,7 +65,10 @@ class MailboxNames:
         """True when a trusted client may make a mailbox by mailing it."""
         return self._settings.auto_create
 
-    def _fold(self, name: str) -> str:
-        # One form for look-alikes that differ in composition only (Unicode TR 15).
+    def fold(self, name: str) -> str:
+        """The one form of a name's spellings."""
+        # Look-alikes that differ in composition only are one (Unicode TR 15).
         name = unicodedata.normalize("NFC", name)
-        return name.casefold() if self._settings.fold_case else name
+        folded = name.casefold()
+        # RFC 5321 §4.5.1: postmaster has no case, whatever else has.
+        return folded if self._settings.fold_case or folded == POSTMASTER else name

@@ -189,6 +189,9 @@ class RoutingTable:
                 if target.kind == "reject":
                     explain("[[route]]", "route {!r} refuses it", rule.name)
                     return [], rejection(target)
+                if target.kind == "mailbox":
+                    # The mailbox an address of that name reaches, however the rule spells it.
+                    target = Target("mailbox", self._mailboxes.fold(target.argument))
                 explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
                 routes.append(Route(target, rule.name))
             if not rule.continues:
