@@ -86,7 +86,7 @@ class Hub:
         self._log = log
         self._reload_from = reload_from
         self._stop = asyncio.Event()
-        self._background: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[Any]] = []
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.data_dir.chmod(0o700)
         self._own = make_own_addresses(settings)
@@ -149,7 +149,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
         try:
             for settings in self._settings.listeners:
                 await self._listen(settings)
@@ -163,8 +163,8 @@ class Hub:
         finally:
             await self._shut_down()
 
-    def reload(self) -> str | None:
-        """Read the configuration again; the fault that kept the old one, or None."""
+    async def reload(self) -> str | None:
+        """Read the configuration again; None, or what is wrong with it or could not be done."""
         try:
             settings = load_settings(**self._reload_from)
         except ConfigError as error:
@@ -175,10 +175,9 @@ class Hub:
             why = "data_dir cannot change while the hub runs"
             self._log.event("reload-refused", why=why)
             return why
-        self._spawn(self._apply(settings), "reload")
-        return None
+        return await self._apply(settings)
 
-    async def _apply(self, settings: Settings) -> None:
+    async def _apply(self, settings: Settings) -> str | None:
         old = self._settings
         self._settings = settings
         if (old.follow_interfaces, old.extra_own) != (
@@ -209,13 +208,16 @@ class Hub:
             listener.stop_listening()
             self._spawn(listener.drain(DRAIN_S), "drain")
         there = [entry.settings for entry in kept]
+        trouble: str | None = None
         for wanted in settings.listeners:
             if wanted not in there:
                 try:
                     await self._listen(wanted)
                 except OSError as error:
-                    self._log.event("reload-trouble", why=error.strerror)
+                    trouble = error.strerror
+                    self._log.event("reload-trouble", why=trouble)
         self._log.event("reloaded", source=settings.source)
+        return trouble
 
     async def _listen(self, settings: Any) -> None:
         listener = SmtpListener(
@@ -226,7 +228,11 @@ class Hub:
             hostname=self._settings.hostname,
             log=self._log,
         )
-        await listener.start()
+        try:
+            await listener.start()
+        except OSError:
+            listener.stop_listening()  # where it had bound before
+            raise
         self._listeners.append(listener)
 
     async def _shut_down(self) -> None:
@@ -241,12 +247,12 @@ class Hub:
         await self._store.close()
         self._log.event("stopped")
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._background.append(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         """A background task that dies takes the hub down: a supervisor starts a sound one."""
         self._background.remove(task)
         if not task.cancelled() and task.exception() is not None:
@@ -302,7 +308,7 @@ class Hub:
         return {"held": held}
 
     async def _reload_asked(self, request: dict[str, Any]) -> dict[str, Any]:
-        trouble = self.reload()
+        trouble = await self.reload()
         return {"reloaded": True} if trouble is None else {"error": trouble}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import smtplib
 import subprocess
@@ -18,6 +19,8 @@ from tests.support.ports import free_port
 
 START_S = 20.0
 STOP_S = 20.0
+
+_READY = re.compile(rb'[ "]ready[ "]')  # the event, in a log of either format
 
 
 class Hub:
@@ -92,7 +95,7 @@ class Hub:
         )
         log.close()
         deadline = time.monotonic() + START_S
-        while b" ready " not in self.log_file.read_bytes()[start:]:
+        while _READY.search(self.log_file.read_bytes()[start:]) is None:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise AssertionError(f"the hub did not start:\n{self.log_text()}")
@@ -105,6 +108,11 @@ class Hub:
     def kill(self) -> None:
         """SIGKILL."""
         self._end(signal.SIGKILL)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, and go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def _end(self, number: signal.Signals) -> None:
         process = self._process
@@ -123,6 +131,8 @@ class Hub:
 
     def smtp(self, **options: Any) -> smtplib.SMTP:
         """A session with the hub."""
+        # smtplib would ask DNS for this host's name.
+        options.setdefault("local_hostname", "client.test")
         return smtplib.SMTP(self.host, self.port, timeout=20, **options)
 
     def log_text(self) -> str:

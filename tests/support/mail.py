@@ -90,6 +90,11 @@ def content_of(stored: bytes) -> bytes:
     return stored[trace.end() :]
 
 
+def fields_of(octets: bytes, name: str) -> list[str]:
+    """The values of a header field, in order, each on one line."""
+    return [" ".join(str(value).split()) for value in parsed(octets).get_all(name) or ()]
+
+
 def parsed(octets: bytes) -> EmailMessage:
     """A message as the standard library reads it."""
     return message_from_bytes(octets, policy=policy.default)

@@ -10,11 +10,15 @@ import ctypes
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 _CLONE_NEWNET = 0x4000_0000
+_ETH_P_ALL = 3
+_SYN, _ACK = 0x02, 0x10  # flags of a TCP header
 _LINK = "mail0"
 _OVERLAYS = Path("/etc/netns")  # ip-netns(8) puts these files over those of /etc
 _numbers = itertools.count(1)
@@ -54,6 +58,24 @@ class Namespace:
             finally:
                 _set_namespace(home.fileno())
 
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        """Who this host tries to reach, as "address:port": filled when the `with` ends.
+
+        Each TCP connection it opens, and each UDP datagram it sends, also to itself.
+        """
+        attempts: list[str] = []
+        with self.entered():
+            watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+        with watch:
+            yield attempts
+            watch.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    packet, (_, _, kind, *_) = watch.recvfrom(65_536)
+                    if kind == socket.PACKET_OUTGOING:
+                        attempts += _attempt_of(packet)
+
     def _ip(self, *arguments: str) -> None:
         _run("ip", "-n", self.name, *arguments)
 
@@ -86,6 +108,22 @@ def joined_namespaces(
             for address in addresses:
                 namespace.add_address(address)
         yield namespaces
+
+
+def _attempt_of(packet: bytes) -> list[str]:
+    """Where an IP packet wants to open something; nothing for any other packet."""
+    if packet[0] >> 4 == 4:
+        protocol, payload = packet[9], packet[(packet[0] & 15) * 4 :]
+        target = str(ip_address(packet[16:20]))
+    elif packet[0] >> 4 == 6:
+        protocol, payload = packet[6], packet[40:]
+        target = f"[{ip_address(packet[24:40])}]"
+    else:
+        return []
+    begins = protocol == socket.IPPROTO_TCP and payload[13] & (_SYN | _ACK) == _SYN
+    if not begins and protocol != socket.IPPROTO_UDP:
+        return []
+    return [f"{target}:{int.from_bytes(payload[2:4], 'big')}"]
 
 
 def _remove(name: str) -> None:

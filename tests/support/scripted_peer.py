@@ -307,6 +307,8 @@ class _Session:
             )
         elif verb == "QUIT":
             default = "221 2.0.0 Bye"
+        elif verb == "RCPT" and not self._sender:
+            default = "503 5.5.1 MAIL first"
         accepted = self._say(line, default)
         if verb in ("MAIL", "RSET", "EHLO", "HELO", "LHLO"):
             self._sender, self._recipients = "", []

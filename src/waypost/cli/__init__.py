@@ -10,7 +10,7 @@ from pathlib import Path
 
 from waypost import __version__
 from waypost.cli import configuration, mailbox, queue, route, send, sendmail, serve, trace
-from waypost.cli.output import EXIT_LATER, EXIT_NO, EXIT_USAGE, complain
+from waypost.cli.output import EXIT_LATER, EXIT_NO, EXIT_USAGE, complain, reason_of
 from waypost.errors import ConfigError, HubUnreachable, TemporaryError, WaypostError
 
 _EPILOG = """\
@@ -76,5 +76,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        complain(error.strerror or str(error))
+        complain(reason_of(error))
         return EXIT_NO

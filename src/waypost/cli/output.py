@@ -36,6 +36,12 @@ def complain(text: str) -> None:
     sys.stderr.write(f"waypost: {text}\n")
 
 
+def reason_of(error: OSError) -> str:
+    """What the system refused, and for which file."""
+    text = error.strerror or str(error)
+    return text if error.filename is None else f"{error.filename}: {text}"
+
+
 def say_json(value: Any) -> None:
     """One JSON document on one line."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")

@@ -9,7 +9,7 @@ import shtab
 from waypost import __version__
 from waypost.app import run_hub
 from waypost.cli.context import load_arguments, settings_of
-from waypost.cli.output import EXIT_USAGE, EXIT_YES, complain, say, say_json
+from waypost.cli.output import EXIT_USAGE, EXIT_YES, complain, reason_of, say, say_json
 from waypost.config.settings import load_settings
 from waypost.control import ask_hub
 from waypost.errors import StoreUnavailable
@@ -40,7 +40,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     try:
         run_hub(settings, arguments)
     except (StoreInUse, StoreUnavailable, OSError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        text = reason_of(error) if isinstance(error, OSError) else str(error)
         complain(text)
         if isinstance(error, OSError) and "cannot bind" in text:
             complain("choose another address or port with [[listener]] bind = […]")

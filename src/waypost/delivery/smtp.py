@@ -113,6 +113,9 @@ class SmtpTransport:
                     lost = Reply(451, "The connection was lost", (4, 2))
                     return outcomes + [Outcome.of(lost, success=success, hop=hop)] * len(waiting)
                 raise
+            if was_idle and connection.session.is_closing and not connection.has_sent_content:
+                connection.quit()
+                continue  # it said 421 as we began: its idle limit, not this message
             peer_reports = connection.session.reports_deliveries
             outcomes += [
                 Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)

@@ -63,17 +63,6 @@ class Reply:
         """A peer's reply: the enhanced code is taken out of the text where it stands."""
         return _received(code, tuple(lines))
 
-    @classmethod
-    def parse(cls, text: str) -> Reply:
-        """Read back what `str()` of a reply wrote."""
-        code = text[:3]
-        lines: list[str] = []
-        # The text may hold " / " itself; a line before the last has a hyphen after its code.
-        while text[3:4] == "-" and (end := text.find(f" / {code}")) >= 0:
-            lines.append(text[4:end])
-            text = text[end + 3 :]
-        return cls.received(int(code), [*lines, text[4:]])
-
 
 # A peer says the same few things all day.
 @lru_cache(maxsize=1024)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waypost.errors import StoreUnavailable
 from waypost.mail.envelope import QueuedRecipient, QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.queue import schema
@@ -71,7 +72,7 @@ class History:
         self._path = data_directory / "queue.db"
 
     def find(self, search: Search) -> list[Entry]:
-        """Messages that match, newest first. Raises sqlite3.Error, ValueError for a bad id."""
+        """Messages that match, newest first. Raises StoreUnavailable, ValueError for a bad id."""
         conditions: list[str] = []
         values: list[Any] = []
         if search.queue_id is not None:
@@ -98,7 +99,7 @@ class History:
             return [self._entry(connection, row) for row in rows]
 
     def refusals(self, search: Search) -> list[RefusalEntry]:
-        """Refusals that match, newest first. Raises sqlite3.Error."""
+        """Refusals that match, newest first. Raises StoreUnavailable."""
         conditions: list[str] = []
         values: list[Any] = []
         if search.client_ip is not None:
@@ -136,10 +137,13 @@ class History:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("BEGIN")
-            yield connection
+        try:
+            with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute("BEGIN")
+                yield connection
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self._path}: {error}") from error
 
     def _entry(self, connection: sqlite3.Connection, row: Sequence[Any]) -> Entry:
         recipients = tuple(

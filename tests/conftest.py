@@ -1,0 +1,45 @@
+"""Options and profiles that hold for every test."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Time limits of hypothesis are off: a busy machine is no bug. In CI the examples are the same on
+# each run, so that a failure there is always one of the change at hand.
+settings.register_profile(
+    "quick", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", parent=settings.get_profile("quick"), derandomize=True)
+settings.register_profile("sweep", parent=settings.get_profile("quick"), max_examples=2_000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sweep",
+        action="store_true",
+        help="run sweeps in full: every string, thousands of rounds (minutes to hours)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--sweep"):
+        settings.load_profile("sweep")
+    else:
+        settings.load_profile("ci" if os.environ.get("CI") else "quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--sweep"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.skip(reason="runs with --sweep"))
+
+
+@pytest.fixture
+def is_sweep(pytestconfig: pytest.Config) -> bool:
+    """True when sweeps are to run in full."""
+    return bool(pytestconfig.getoption("--sweep"))

@@ -1,0 +1,290 @@
+"""The hub killed: at random under load, and at every system call that makes mail durable.
+
+Law of all of them: what was acknowledged with 250 arrives, whole; a copy too many needs a kill
+while that mail was under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fault.clients import Load, submit
+from tests.fault.ledger import MAILBOX, RELAY, Ledger
+from tests.fault.mail import LARGE, SMALL, take_copies
+from tests.fault.sink import Sink, relay_config, running_sink
+from tests.fault.tracing import deadly, is_alive, threads_of, traced
+from tests.support.hub import Hub
+from waypost.queue.history import History
+
+CLIENTS = 20
+LONGEST_ROUND_S = 0.7
+DRAINED_S = 60.0
+
+# A hub that is killed comes back to mail that is due at once, or very soon.
+QUICK_RETRY = "[retry]\nfirst_s = 0.2\nmax_s = 0.2\nwarn_after_s = 600\ngive_up_after_s = 600\n"
+
+Say = Callable[[str], None]
+
+
+def collect(hub: Hub, sink: Sink, ledger: Ledger) -> None:
+    """Take what has arrived."""
+    ledger.collect(MAILBOX, take_copies(hub.data / "mail"))
+    ledger.collect(RELAY, sink.take_copies())
+
+
+def is_drained(hub: Hub) -> bool:
+    """True when nothing is in the queue any more, files of content included."""
+    files = any(path.is_file() for path in (hub.data / "content").rglob("*"))
+    return not files and not History(hub.data).counts()
+
+
+def wait_until_drained(hub: Hub) -> None:
+    """Until the queue is empty."""
+    deadline = time.monotonic() + DRAINED_S
+    while not is_drained(hub):
+        assert time.monotonic() < deadline, hub.log_text()[-4000:]
+        time.sleep(0.02)
+
+
+def check_log(hub: Hub) -> None:
+    """Nothing happened that the hub itself calls a bug; the log starts afresh."""
+    text = hub.log_text()
+    assert " bug " not in text, text[-4000:]
+    assert "Traceback" not in text, text[-4000:]
+    os.truncate(hub.log_file, 0)
+
+
+@pytest.mark.timeout(0)  # the number of rounds decides
+def test_killed_at_random_under_load(
+    start_hub: Callable[..., Hub], kill_rounds: int, seed: int, say: Say
+) -> None:
+    rng = random.Random(seed)
+    ledger = Ledger()
+
+    async def rounds(hub: Hub, sink: Sink) -> None:
+        load = Load(CLIENTS, hub.port, ledger, rng)
+        for _ in range(kill_rounds):
+            await asyncio.sleep(rng.uniform(0, LONGEST_ROUND_S))
+            before = time.time()
+            await asyncio.to_thread(hub.kill)
+            ledger.kills.append((before, time.time()))
+            await asyncio.to_thread(collect, hub, sink, ledger)
+            load.check()
+            check_log(hub)
+            await asyncio.to_thread(hub.start)
+        await load.stop()
+
+    with running_sink() as sink:
+        hub = start_hub(relay_config(sink) + QUICK_RETRY)
+        asyncio.run(rounds(hub, sink))
+        wait_until_drained(hub)
+        collect(hub, sink, ledger)
+    check_log(hub)
+    resent = sum(len(sent.acknowledged) + sent.cut - 1 for sent in ledger.sent.values())
+    say(
+        f"{kill_rounds} kills, seed {seed}: {ledger.acknowledged} mails acknowledged,"
+        f" {len(ledger.lost())} lost, {len(ledger.damaged)} damaged,"
+        f" {ledger.extra_copies} extra copies ({resent} attempts cut off and repeated)"
+    )
+    assert len(ledger.kills) == kill_rounds
+    assert ledger.acknowledged > kill_rounds
+    ledger.check(hub.data)
+
+
+# At every system call. Which calls: all that change what is on the disk or tell somebody.
+CALLS = (
+    "openat",
+    "write",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "rename",
+    "unlink",
+    "mkdir",
+)
+
+
+class Points:
+    """Kills a hub at one system call after the other and sees what is left of its mail."""
+
+    def __init__(self, hub: Hub, sink: Sink, rng: random.Random) -> None:
+        self.hub = hub
+        self.sink = sink
+        self.ledger = Ledger()
+        self.rng = rng
+        self.killed_at: Counter[str] = Counter()
+        self._count = 0
+
+    def send(self) -> None:
+        """One small and one large mail to a mailbox, and a large one to the sink."""
+        self._count += 1
+        for kind, size, place in (
+            ("small", SMALL, MAILBOX),
+            ("large", LARGE, MAILBOX),
+            ("relayed", LARGE, RELAY),
+        ):
+            ident = f"{kind}-{self._count}"
+            submit(self.hub, self.ledger, ident, size, place, rng=self.rng)
+
+    def restart(self, call: str) -> None:
+        """The hub is dead: start it, and see that all that was acknowledged arrives."""
+        self.killed_at[call] += 1
+        self.hub.kill()  # it is dead already; this takes note of it
+        self.hub.start()
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for the queue to be empty and check."""
+        wait_until_drained(self.hub)
+        collect(self.hub, self.sink, self.ledger)
+        self.ledger.check(self.hub.data)
+        check_log(self.hub)
+
+    def summary(self) -> str:
+        """For the end of the run."""
+        by_call = ", ".join(f"{call} {count}" for call, count in sorted(self.killed_at.items()))
+        return (
+            f"{self.killed_at.total()} points ({by_call}): {self.ledger.acknowledged} mails"
+            f" acknowledged, {len(self.ledger.lost())} lost, {len(self.ledger.damaged)} damaged,"
+            f" {self.ledger.extra_copies} extra copies"
+        )
+
+
+def wait_until_idle_or_dead(hub: Hub) -> None:
+    """Until the hub has nothing left to do, or nothing can be expected of it."""
+    deadline = time.monotonic() + DRAINED_S
+    while is_alive(hub.pid) and not is_drained(hub):
+        assert time.monotonic() < deadline, hub.log_text()[-4000:]
+        time.sleep(0.01)
+
+
+# Threads of a hub in the order they are made: the loop's, the log's, then the writers and helpers.
+LOG_THREAD = 1
+
+
+def calls_of_threads(points: Points, record: Path) -> list[tuple[int, str]]:
+    """Which threads make which of CALLS during one accept and delivery, by watching one."""
+    threads = threads_of(points.hub.pid)
+    with traced(
+        points.hub.pid, "-e", f"trace={','.join(CALLS)}", output=record, whole_process=True
+    ):
+        points.send()
+        points.settle()
+    seen = set(re.findall(r"^(\d+) (\w+)\(", record.read_text(), re.MULTILINE))
+    return sorted(
+        (threads.index(int(thread)), call)
+        for thread, call in seen
+        if int(thread) in threads and threads.index(int(thread)) != LOG_THREAD
+    )
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_each_call_of_an_accept_and_a_delivery(
+    start_hub: Callable[..., Hub], tmp_path: Path, say: Say
+) -> None:
+    with running_sink() as sink:
+        hub = start_hub(relay_config(sink) + QUICK_RETRY)
+        points = Points(hub, sink, random.Random(1))
+        points.send()  # makes the mailboxes and the connections
+        points.settle()
+        for thread, call in calls_of_threads(points, tmp_path / "calls"):
+            for number in itertools.count(1):
+                before = time.time()
+                with deadly(threads_of(hub.pid)[thread], call, number):
+                    points.send()
+                    wait_until_idle_or_dead(hub)
+                if is_alive(hub.pid):
+                    points.settle()
+                    break
+                points.ledger.kills.append((before, time.time()))
+                points.restart(call)
+    say(points.summary())
+    assert points.killed_at.total() > 40
+
+
+# What a start or a stop changes on the disk; openat and write would be those of the interpreter.
+CALLS_OF_START_AND_STOP = ("pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "unlink")
+
+
+def leave_rubbish(hub: Hub) -> None:
+    """What crashes leave in the spool: half a content, and one whose message was never kept."""
+    for path in ("content/tmp/half", "content/orphan"):
+        (hub.data / path).write_bytes(b"x")
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_each_call_of_a_start(start_hub: Callable[..., Hub], say: Say) -> None:
+    sink = Sink()  # not there yet: mail waits in the queue
+    config = relay_config(sink) + QUICK_RETRY
+    hub = start_hub(config)
+    points = Points(hub, sink, random.Random(2))
+    points.send()
+    for call in CALLS_OF_START_AND_STOP:
+        for number in itertools.count(1):
+            hub.kill()
+            leave_rubbish(hub)
+            under_strace = (
+                *("strace", "-D", "-f", "-o", os.devnull, "-e", f"trace={call}"),
+                *("-e", f"inject={call}:signal=KILL:when={number}"),
+            )
+            traced_hub = Hub(hub.directory, config, port=hub.port, prefix=under_strace)
+            try:
+                traced_hub.start()
+            except AssertionError:
+                points.killed_at[call] += 1
+            else:
+                traced_hub.kill()
+                break
+    with_sink = time.time()
+    points.ledger.kills += [(with_sink, with_sink)]
+    try:
+        sink.start()
+        hub.start()
+        points.settle()
+        assert not list((hub.data / "content").glob("orphan"))
+    finally:
+        sink.close()
+    say(points.summary())
+    assert points.killed_at.total() >= 5
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_each_call_of_a_stop(start_hub: Callable[..., Hub], say: Say) -> None:
+    sink = Sink()
+    hub = start_hub(relay_config(sink) + QUICK_RETRY)
+    points = Points(hub, sink, random.Random(3))
+    for call in CALLS_OF_START_AND_STOP:
+        for number in itertools.count(1):
+            points.send()
+            with deadly(hub.pid, call, number, whole_process=True):
+                hub.send_signal(signal.SIGTERM)
+                deadline = time.monotonic() + DRAINED_S
+                while is_alive(hub.pid):
+                    assert time.monotonic() < deadline, hub.log_text()[-4000:]
+                    time.sleep(0.01)
+            hub.stop()
+            has_stopped = " stopped" in hub.log_text()
+            check_log(hub)
+            hub.start()
+            if has_stopped:
+                break
+            points.killed_at[call] += 1
+    try:
+        sink.start()
+        points.settle()
+    finally:
+        sink.close()
+    say(points.summary())
+    assert points.killed_at.total() >= 5

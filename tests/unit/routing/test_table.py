@@ -1,0 +1,527 @@
+"""Where mail goes, and what strangers cannot do: RFC 5321 §3.6, §4.5.1, §7.9; RFC 1123 §5.2.17."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waypost.mail.address import Address, Domain
+from waypost.mail.envelope import REPORT, Arrival
+from waypost.net.gate import Gate
+from waypost.net.interfaces import OwnAddresses
+from waypost.net.networks import Networks
+from waypost.routing.mailboxes import MailboxNames, MailboxSettings
+from waypost.routing.table import Routing, RoutingSettings, RoutingTable, Rule, address_pattern
+from waypost.routing.targets import parse_target
+from waypost.smtp import command as grammar
+from waypost.smtp.command import CommandRefused
+
+OWN_IPS = ("192.0.2.5", "192.168.1.5", "fd00::5")
+CONNECTED = "198.51.100.9"  # where the client connected to: NATed, on no interface
+STRANGER = "203.0.113.66"
+CAMERA = "192.168.1.7"
+MAILBOXES = MailboxSettings(names=("alerts", "ann"), aliases=(("root", "alerts"),))
+
+
+def arrival(
+    client: str | None = CAMERA, *, listener: str = "smtp", local: str | None = CONNECTED
+) -> Arrival:
+    ip = None if client is None else ip_address(client)
+    trusted = ip is None or ip in Networks(("loopback", "private"))
+    return Arrival(
+        "ESMTP", ip, None if local is None else ip_address(local), "x", listener, trusted
+    )
+
+
+def make_table(
+    *rules: Rule,
+    hostname: str | None = None,
+    accept_from_strangers: bool = False,
+    bare_ip: bool = True,
+    mailboxes: MailboxSettings = MAILBOXES,
+) -> RoutingTable:
+    own = OwnAddresses(follow_interfaces=False, extra=[ip_address(text) for text in OWN_IPS])
+    trusted = Networks(("loopback", "private"))
+    return RoutingTable(
+        RoutingSettings(
+            hostname=hostname,
+            domains=frozenset({Domain("plant.example")}),
+            bare_ip=bare_ip,
+            accept_from_strangers=accept_from_strangers,
+            rules=rules,
+        ),
+        own=own,
+        trusted=trusted,
+        mailboxes=MailboxNames(mailboxes),
+        gate=Gate(trusted=trusted, own=own, listening=lambda: frozenset({(None, 2525)})),
+    )
+
+
+def rule(name: str, to: Sequence[str], **match: Any) -> Rule:
+    for key in ("recipient", "sender"):
+        if key in match:
+            match[key] = address_pattern(match[key])
+    if "client" in match:
+        match["client"] = Networks(match["client"])
+    return Rule(name, tuple(parse_target(text) for text in to), **match)
+
+
+def routed(
+    table: RoutingTable,
+    path: str,
+    client: str | None = CAMERA,
+    sender: str | None = "s@x.example",
+    **more: Any,
+) -> tuple[Routing, list[str]]:
+    """The answer for one RCPT, and what was explained."""
+    steps: list[str] = []
+
+    def explain(why: str, what: str, *values: object) -> None:
+        assert why
+        steps.append(what.format(*values))
+
+    address = Address.parse(path) if "@" in path else path
+    routing = table.route(
+        address,
+        arrival(client, **more),
+        None if sender is None else Address.parse(sender),
+        explain,
+    )
+    assert steps, "every decision is explained"
+    assert bool(routing.routes) != (routing.refusal is not None)
+    quiet = table.route(
+        address, arrival(client, **more), None if sender is None else Address.parse(sender)
+    )
+    assert quiet == routing
+    return routing, steps
+
+
+def outcome(
+    table: RoutingTable,
+    path: str,
+    client: str | None = CAMERA,
+    sender: str | None = "s@x.example",
+    **more: Any,
+) -> str:
+    """The targets, or the refusal, in words."""
+    routing, _ = routed(table, path, client, sender, **more)
+    if routing.refusal is not None:
+        return f"{routing.refusal.code} {routing.refusal.enhanced}"
+    return " ".join(str(route.target) for route in routing.routes)
+
+
+# What is ours.
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "alerts@[192.0.2.5]",
+        "alerts@[192.168.1.5]",
+        "alerts@[IPv6:fd00::5]",
+        "alerts@[ipv6:FD00:0:0::0005]",
+        "alerts@[IPv6:::ffff:192.0.2.5]",
+        "alerts@[IPv6:0:0:0:0:0:ffff:c000:205]",
+        "alerts@[198.51.100.9]",
+        "alerts@plant.example",
+        "alerts@PLANT.Example",
+        "ALERTS@plant.example",
+        "alerts+motion@[192.0.2.5]",
+        "root@plant.example",
+        "Root+x@[192.0.2.5]",
+        '"alerts"@plant.example',
+        "alerts",
+        "root",
+        # Bare, from a trusted client.
+        "alerts@192.0.2.5",
+        "alerts@198.51.100.9",
+    ],
+)
+def test_every_spelling_of_ours_reaches_one_mailbox(path: str) -> None:
+    """RFC 1123 §5.2.17: literals of all our addresses, and the one connected to."""
+    assert outcome(make_table(), path) == "mailbox:alerts"
+
+
+def test_our_host_name_is_ours() -> None:
+    table = make_table(hostname="hub.lan")
+    assert outcome(table, "alerts@hub.lan") == "mailbox:alerts"
+    assert outcome(table, "alerts@HUB.LAN") == "mailbox:alerts"
+    assert table.qualify("root", arrival()) == Address.parse("root@hub.lan")
+
+
+def test_an_address_without_a_domain_gets_ours() -> None:
+    """RFC 5321 §4.1.1.3."""
+    table = make_table()
+    assert table.qualify("root", arrival()) == Address.parse("root@[198.51.100.9]")
+    assert table.qualify("root", arrival(None, local=None)) == Address.parse("root@localhost")
+    assert outcome(table, "alerts@localhost", None, local=None) == "mailbox:alerts"
+
+
+def test_mailboxes_are_made_for_trusted_clients_only() -> None:
+    assert outcome(make_table(), "new@plant.example") == "mailbox:new"
+    fixed = MailboxSettings(auto_create=False, names=("alerts",))
+    assert outcome(make_table(mailboxes=fixed), "new@plant.example") == "550 5.1.1"
+    assert outcome(make_table(mailboxes=fixed), "alerts@plant.example") == "mailbox:alerts"
+    open_ = make_table(accept_from_strangers=True)
+    assert outcome(open_, "new@plant.example", STRANGER) == "550 5.1.1"
+
+
+def test_percent_and_bang_are_never_rewritten() -> None:
+    """Whoever sends: they are letters of a local part of ours (RFC 5321 §3.6.1)."""
+    for path in ("a%b.example@plant.example", "b.example!a@[192.0.2.5]", '"a@b"@plant.example'):
+        assert outcome(make_table(), path).startswith("mailbox:")
+        assert outcome(make_table(accept_from_strangers=True), path, STRANGER) == "550 5.1.1"
+
+
+# Postmaster.
+
+
+@pytest.mark.parametrize("client", [STRANGER, CAMERA, None])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "postmaster",
+        "Postmaster",
+        "POSTMASTER",
+        "postmaster@plant.example",
+        "PostMaster@[192.0.2.5]",
+        "postmaster@[198.51.100.9]",
+    ],
+)
+@pytest.mark.parametrize("fold_case", [True, False])
+def test_postmaster_is_always_taken(client: str | None, path: str, fold_case: bool) -> None:
+    """RFC 5321 §4.5.1."""
+    mailboxes = MailboxSettings(auto_create=False, fold_case=fold_case)
+    table = make_table(mailboxes=mailboxes)
+    assert outcome(table, path, client) == "mailbox:postmaster"
+    aliased = MailboxSettings(
+        auto_create=False,
+        fold_case=fold_case,
+        names=("alerts",),
+        aliases=(("postmaster", "alerts"),),
+    )
+    assert outcome(make_table(mailboxes=aliased), path, client) == "mailbox:alerts"
+
+
+def test_postmaster_of_others_is_no_way_to_relay() -> None:
+    for path in ("postmaster@x.example", "postmaster@[192.0.2.99]", "postmaster@[10.0.0.9]"):
+        assert outcome(make_table(), path, STRANGER) == "550 5.7.1"
+
+
+# Strangers: rows 17 to 40 of the attack table.
+
+RELAY_ATTEMPTS = [
+    "<a@b.example>",
+    "<a%b.example@plant.example>",
+    "<a%b.example@[192.0.2.5]>",
+    '<"a@b.example">',
+    '<"a%b.example">',
+    '<"a@b.example"@plant.example>',
+    '<"a@b.example"@[192.0.2.5]>',
+    "<a@b.example@plant.example>",
+    "<a@b.example@[192.0.2.5]>",
+    "<@plant.example:a@b.example>",
+    "<@[192.0.2.5]:a@b.example>",
+    "<@plant.example,@[192.0.2.5]:a@b.example>",
+    "<@plant.example:a@[10.0.0.9]>",
+    "<b.example!a>",
+    "<b.example!a@plant.example>",
+    "<b.example!a@[192.0.2.5]>",
+    "<plant.example!b.example!a>",
+    "<a@[192.0.2.99]>",
+    "<a@[10.0.0.9]>",
+    "<a@[127.0.0.1]>",
+    "<a@[169.254.169.254]>",
+    "<a@[IPv6:2001:db8::99]>",
+    "<a@[IPv6:2001:DB8:0:0:0:0:0:99]>",
+    "<a@[IPv6:::1]>",
+    "<a@[IPv6:::ffff:10.0.0.9]>",
+    "<a@[IPv6:::ffff:192.0.2.99]>",
+    "<a@[IPv6:::192.0.2.5]>",
+    "<a@[IPv6:64:ff9b::192.0.2.5]>",
+    "<a@[IPv6:2002:c000:205::1]>",
+    "<a@[2001:db8::99]>",
+    "<a@[192.0.2.5.]>",
+    "<a@[192.0.2.05]>",
+    "<a@[192.0.2.5 ]>",
+    "<a@192.0.2.5>",
+    "<a@10.0.0.9>",
+    "<a@3221225989>",
+    "<a@0xc0000205>",
+    "<a@plant.example.>",
+    "<a@b.example.>",
+    "<a@sub.plant.example>",
+    "<a@plant.example.b.example>",
+    "<a@[tag:x]>",
+    "<a@localhost>",
+    "<a>",
+    "<>",
+    "<|/bin/sh@plant.example>",
+    "<-oQ/tmp@plant.example>",
+    "<../../etc/passwd@plant.example>",
+    "a@b.example",
+]
+
+
+def rcpt(table: RoutingTable, path: str, client: str, sender: Address | None) -> str:
+    """RCPT as a stranger sends it, from the command line to the answer."""
+    try:
+        inner, _ = grammar.split_path(f"TO:{path}", "TO:", lenient=False)
+        address = grammar.parse_address(inner, (1, 3), lenient=False)
+    except CommandRefused as refused:
+        return f"{refused.reply.code}"
+    routing = table.route(address, arrival(client), sender)
+    assert not routing.routes, f"{path} goes to {routing.routes}"
+    assert routing.refusal is not None
+    return f"{routing.refusal.code} {routing.refusal.enhanced}"
+
+
+@pytest.mark.parametrize("path", RELAY_ATTEMPTS)
+@pytest.mark.parametrize("accept", [False, True])
+@pytest.mark.parametrize(
+    "sender",
+    [
+        None,
+        "a@b.example",
+        "alerts@plant.example",
+        "alerts@[192.0.2.5]",
+        f"a@[{STRANGER}]",
+        "a@[127.0.0.1]",
+    ],
+)
+def test_no_stranger_relays(path: str, accept: bool, sender: str | None) -> None:
+    table = make_table(accept_from_strangers=accept)
+    said = rcpt(table, path, STRANGER, None if sender is None else Address.parse(sender))
+    assert said in ("501", "550 5.7.1", "550 5.1.1")
+
+
+def test_what_a_stranger_hears() -> None:
+    """The fixed codes: a bad literal 501, relaying 550 5.7.1, an unknown mailbox 550 5.1.1."""
+    shut, public = make_table(), make_table(accept_from_strangers=True)
+    for table in (shut, public):
+        assert rcpt(table, "<a@[192.0.2.05]>", STRANGER, None) == "501"
+        assert rcpt(table, "<a@b.example>", STRANGER, None) == "550 5.7.1"
+        assert rcpt(table, "<a@[10.0.0.9]>", STRANGER, None) == "550 5.7.1"
+        assert rcpt(table, "<a@192.0.2.5>", STRANGER, None) == "550 5.7.1"
+    assert rcpt(public, "<nobody@plant.example>", STRANGER, None) == "550 5.1.1"
+    assert rcpt(public, "<nobody@[192.0.2.5]>", STRANGER, None) == "550 5.1.1"
+    # Where strangers may mail nobody, they do not learn who is there.
+    assert rcpt(shut, "<nobody@plant.example>", STRANGER, None) == rcpt(
+        shut, "<alerts@plant.example>", STRANGER, None
+    )
+
+
+def test_a_public_mx_takes_mail_for_existing_mailboxes() -> None:
+    public = make_table(accept_from_strangers=True)
+    for path in ("alerts@plant.example", "root@[192.0.2.5]", "ann+x@[198.51.100.9]"):
+        assert outcome(public, path, STRANGER).startswith("mailbox:a")
+
+
+@pytest.mark.parametrize("path", ["a@b.example", "a@[10.0.0.9]", "a@[192.0.2.99]"])
+def test_no_rule_lets_a_stranger_relay(path: str) -> None:
+    table = make_table(
+        rule("all", ["direct"]), rule("more", ["smtp:[10.0.0.5]:25"]), accept_from_strangers=True
+    )
+    assert outcome(table, path, STRANGER) == "550 5.7.1"
+
+
+@given(
+    st.from_regex(r"[a-z%!+]{1,6}", fullmatch=True),
+    st.one_of(
+        st.ip_addresses(v=4).map(lambda ip: f"[{ip}]"),
+        st.ip_addresses(v=6).map(lambda ip: f"[IPv6:{ip}]"),
+        st.from_regex(r"[a-z]{1,5}\.(example|lan)", fullmatch=True),
+    ),
+    st.booleans(),
+)
+def test_no_stranger_gets_a_route_out(local_part: str, domain: str, accept: bool) -> None:
+    table = make_table(accept_from_strangers=accept)
+    try:
+        address = Address.parse(f"{local_part}@{domain}")
+    except ValueError:
+        return  # "::" for one group: RFC 5952 never prints it, ipaddress may
+    routing = table.route(address, arrival(STRANGER), None)
+    assert all(route.target.kind == "mailbox" for route in routing.routes)
+
+
+# Trusted clients.
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("ann@[10.0.0.9]", "direct"),
+        ("ann@[IPv6:fd00::9]", "direct"),
+        ("ann@10.0.0.9", "direct"),
+        ("ann@[127.0.0.2]", "direct"),  # not ours while interfaces are not followed
+        # Not in a trusted network, not a unicast host, or a wrapper: refused at RCPT.
+        ("ann@[8.8.8.8]", "550 5.7.1"),
+        ("ann@[169.254.169.254]", "550 5.7.1"),
+        ("ann@[224.0.0.1]", "550 5.7.1"),
+        ("ann@[255.255.255.255]", "550 5.7.1"),
+        ("ann@[0.0.0.0]", "550 5.7.1"),
+        ("ann@[IPv6:64:ff9b::10.0.0.9]", "550 5.7.1"),
+        ("ann@[IPv6:fe80::1]", "550 5.7.1"),
+        # Names need a route; general literals have none, ever.
+        ("ann@b.example", "550 5.7.1"),
+        ("ann@[tag:x]", "550 5.1.2"),
+        ("ann@10.0.0.09", "550 5.7.1"),
+    ],
+)
+def test_trusted_clients_reach_trusted_literals(path: str, said: str) -> None:
+    assert outcome(make_table(), path) == said
+
+
+def test_bare_ips_may_be_switched_off() -> None:
+    """By the grammar it is a name (RFC 5321 §4.1.2), and ours it is not."""
+    table = make_table(bare_ip=False)
+    assert outcome(table, "alerts@192.0.2.5") == "550 5.7.1"
+    assert outcome(table, "alerts@[192.0.2.5]") == "mailbox:alerts"
+
+
+def test_the_literal_of_a_bare_ip_is_what_goes_on() -> None:
+    routing, steps = routed(make_table(), "ann@10.0.0.9")
+    assert routing.recipient == Address.parse("ann@[10.0.0.9]")
+    assert any("ann@[10.0.0.9]" in step for step in steps)
+
+
+def test_reports_go_back_to_the_host_the_mail_came_from() -> None:
+    table = make_table()
+    report = Arrival("local", None, ip_address(CONNECTED), "", REPORT, trusted=False)
+    for path, said in (
+        ("cam@[203.0.113.66]", "direct"),
+        ("cam@[192.168.1.7]", "direct"),
+        ("cam@[127.0.0.1]", "550 5.7.1"),
+        ("cam@[224.0.0.1]", "550 5.7.1"),
+        ("alerts@[192.0.2.5]", "mailbox:alerts"),
+    ):
+        routing = table.route(Address.parse(path), report, None)
+        if routing.refusal is None:
+            assert " ".join(str(route.target) for route in routing.routes) == said
+        else:
+            assert f"{routing.refusal.code} {routing.refusal.enhanced}" == said
+
+
+# Rules.
+
+
+def test_the_first_rule_that_matches_wins() -> None:
+    table = make_table(
+        rule("one", ["mailbox:one"], recipient="cam*@*"),
+        rule("two", ["mailbox:two"], recipient="*@plant.example"),
+    )
+    assert outcome(table, "cam7@plant.example") == "mailbox:one"
+    assert outcome(table, "ann@plant.example") == "mailbox:two"
+    assert outcome(table, "ann@[192.0.2.5]") == "mailbox:ann"
+
+
+def test_continue_looks_on_and_collects() -> None:
+    table = make_table(
+        rule("copy", ["mailbox:copy", "lmtp:/run/x"], continues=True),
+        rule("none", ["mailbox:none"], recipient="nothing@*"),
+        rule("last", ["smtp:[10.0.0.5]:25"]),
+        rule("never", ["discard"]),
+    )
+    assert outcome(table, "ann@plant.example") == "mailbox:copy lmtp:/run/x smtp:[10.0.0.5]:25"
+    routing, steps = routed(table, "ann@plant.example")
+    assert [route.rule for route in routing.routes] == ["copy", "copy", "last"]
+    assert any("copy" in step for step in steps)
+
+
+def test_reject_refuses_even_after_a_rule_that_continues() -> None:
+    table = make_table(
+        rule("copy", ["mailbox:copy"], continues=True), rule("no", ["reject:5.7.1 not here"])
+    )
+    routing, steps = routed(table, "ann@plant.example")
+    assert routing.refusal is not None
+    assert str(routing.refusal) == "550 5.7.1 not here"
+    assert any("'no'" in step for step in steps)
+    later = make_table(rule("later", ["reject:4.7.1 come back"]))
+    assert outcome(later, "ann@plant.example") == "450 4.7.1"
+
+
+def test_discard_is_a_target_like_others() -> None:
+    assert outcome(make_table(rule("drop", ["discard"])), "ann@plant.example") == "discard"
+
+
+def test_rules_open_ways_for_trusted_clients() -> None:
+    table = make_table(rule("out", ["smtp:[10.0.0.5]:25"], recipient="*@b.example"))
+    assert outcome(table, "a@b.example") == "smtp:[10.0.0.5]:25"
+    assert outcome(table, "a@c.example") == "550 5.7.1"
+
+
+@pytest.mark.parametrize(
+    ("glob", "address", "does"),
+    [
+        ("cam*@*", "cam7@plant.example", True),
+        ("CAM*@*", "cam7@PLANT.example", True),
+        ("cam*@*", "xcam7@plant.example", False),
+        ("*@[10.*]", "a@[10.0.0.9]", True),
+        ("*@[10.*]", "a@[110.0.0.9]", False),
+        ("*@[10.0.0.?]", "a@[10.0.0.9]", True),
+        ("*@[10.0.0.?]", "a@[10.0.0.99]", False),
+        ("*@[IPv6:fd00::*]", "a@[ipv6:FD00::9]", True),
+        ("a@b.example", "a@b.example", True),
+        ("a@b.example", "a@bxexample", False),
+        ("*", "any@thing.example", True),
+        ("[abc]@*", "a@b.example", False),
+        ("*@b.example", "a@b.example.evil.example", False),
+    ],
+)
+def test_patterns_are_over_whole_addresses(glob: str, address: str, does: bool) -> None:
+    table = make_table(rule("glob", ["discard"], recipient=glob))
+    said = table.route(Address.parse(address), arrival(None), None)
+    assert any(str(route.target) == "discard" for route in said.routes) is does
+
+
+def test_rules_match_all_that_they_name() -> None:
+    table = make_table(
+        rule(
+            "narrow",
+            ["discard"],
+            recipient="ann@*",
+            sender="*@x.example",
+            client=["192.168.1.0/24"],
+            listener="smtp",
+        )
+    )
+    assert outcome(table, "ann@plant.example") == "discard"
+    assert outcome(table, "bob@plant.example") == "mailbox:bob"
+    assert outcome(table, "ann@plant.example", sender="s@y.example") == "mailbox:ann"
+    assert outcome(table, "ann@plant.example", sender=None) == "mailbox:ann"
+    assert outcome(table, "ann@plant.example", "10.0.0.1") == "mailbox:ann"
+    assert outcome(table, "ann@plant.example", None) == "mailbox:ann"
+    assert outcome(table, "ann@plant.example", listener="other") == "mailbox:ann"
+
+
+def test_the_null_sender_is_matched_by_its_brackets() -> None:
+    table = make_table(rule("bounces", ["discard"], sender="<>"))
+    assert outcome(table, "ann@plant.example", sender=None) == "discard"
+    assert outcome(table, "ann@plant.example") == "mailbox:ann"
+
+
+def test_rules_see_the_literal_of_a_bare_ip() -> None:
+    table = make_table(rule("nvr", ["smtp:[10.0.0.5]:25"], recipient="*@[10.0.0.9]"))
+    for path in ("a@10.0.0.9", "a@[10.0.0.9]", "a@[IPv6:::ffff:10.0.0.9]"):
+        assert outcome(table, path) == "smtp:[10.0.0.5]:25"
+
+
+@pytest.mark.parametrize(("fold_case", "name"), [(True, "alerts"), (False, "Alerts")])
+def test_a_rule_names_the_same_mailbox_as_an_address_does(fold_case: bool, name: str) -> None:
+    mailboxes = MailboxSettings(names=("alerts",), fold_case=fold_case)
+    table = make_table(rule("to", ["mailbox:Alerts"], recipient="cam@*"), mailboxes=mailboxes)
+    assert outcome(table, "cam@plant.example") == f"mailbox:{name}"
+
+
+def test_an_unknown_mailbox_is_said_so_at_once() -> None:
+    """550 5.1.1 at RCPT and never a later bounce."""
+    fixed = make_table(mailboxes=MailboxSettings(auto_create=False))
+    routing, steps = routed(fixed, "nobody@[192.0.2.5]")
+    assert routing.refusal is not None
+    assert routing.refusal.enhanced == "5.1.1"
+    assert any("nobody" in step for step in steps)
