@@ -102,9 +102,14 @@ class Ledger:
             for before, after in self.kills
         )
 
-    def check(self, data: Path) -> None:
-        """Nothing lost, nothing damaged, and every duplicate has its kill."""
-        assert self.damaged == []
-        assert self.lost() == []
-        assert self.unexpected() == []
-        assert self.unexplained_duplicates(data) == []
+    def problems(self, data: Path) -> list[str]:
+        """All that may not be: mail lost or damaged, and copies without a kill that explains them.
+
+        `data` is the data directory of the hub, for its trace.
+        """
+        return [
+            *(f"lost: {what}" for what in self.lost()),
+            *(f"damaged: {copy}" for copy in self.damaged),
+            *(f"unexpected: {what}" for what in self.unexpected()),
+            *self.unexplained_duplicates(data),
+        ]

@@ -14,7 +14,8 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_killed_at_random_under_load(
     )
     assert len(ledger.kills) == kill_rounds
     assert ledger.acknowledged > kill_rounds
-    ledger.check(hub.data)
+    assert ledger.problems(hub.data) == []
 
 
 # At every system call. Which calls: all that change what is on the disk or tell somebody.
@@ -138,18 +139,18 @@ class Points:
             ident = f"{kind}-{self._count}"
             submit(self.hub, self.ledger, ident, size, place, rng=self.rng)
 
-    def restart(self, call: str) -> None:
-        """The hub is dead: start it, and see that all that was acknowledged arrives."""
-        self.killed_at[call] += 1
-        self.hub.kill()  # it is dead already; this takes note of it
-        self.hub.start()
-        self.settle()
+    @contextmanager
+    def killing(self) -> Iterator[None]:
+        """The hub is killed in here."""
+        before = time.time()
+        yield
+        self.ledger.kills.append((before, time.time()))
 
     def settle(self) -> None:
         """Wait for the queue to be empty and check."""
         wait_until_drained(self.hub)
         collect(self.hub, self.sink, self.ledger)
-        self.ledger.check(self.hub.data)
+        assert self.ledger.problems(self.hub.data) == []
         check_log(self.hub)
 
     def summary(self) -> str:
@@ -201,15 +202,17 @@ def test_killed_at_each_call_of_an_accept_and_a_delivery(
         points.settle()
         for thread, call in calls_of_threads(points, tmp_path / "calls"):
             for number in itertools.count(1):
-                before = time.time()
-                with deadly(threads_of(hub.pid)[thread], call, number):
+                with points.killing(), deadly(threads_of(hub.pid)[thread], call, number):
                     points.send()
                     wait_until_idle_or_dead(hub)
                 if is_alive(hub.pid):
+                    points.ledger.kills.pop()
                     points.settle()
                     break
-                points.ledger.kills.append((before, time.time()))
-                points.restart(call)
+                points.killed_at[call] += 1
+                hub.kill()  # it is dead already; this takes note of it
+                hub.start()
+                points.settle()
     say(points.summary())
     assert points.killed_at.total() > 40
 
@@ -233,22 +236,22 @@ def test_killed_at_each_call_of_a_start(start_hub: Callable[..., Hub], say: Say)
     points.send()
     for call in CALLS_OF_START_AND_STOP:
         for number in itertools.count(1):
-            hub.kill()
+            with points.killing():
+                hub.kill()
             leave_rubbish(hub)
             under_strace = (
                 *("strace", "-D", "-f", "-o", os.devnull, "-e", f"trace={call}"),
                 *("-e", f"inject={call}:signal=KILL:when={number}"),
             )
             traced_hub = Hub(hub.directory, config, port=hub.port, prefix=under_strace)
-            try:
-                traced_hub.start()
-            except AssertionError:
-                points.killed_at[call] += 1
-            else:
-                traced_hub.kill()
-                break
-    with_sink = time.time()
-    points.ledger.kills += [(with_sink, with_sink)]
+            with points.killing():
+                try:
+                    traced_hub.start()
+                except AssertionError:
+                    points.killed_at[call] += 1
+                else:
+                    traced_hub.kill()
+                    break
     try:
         sink.start()
         hub.start()
@@ -268,7 +271,7 @@ def test_killed_at_each_call_of_a_stop(start_hub: Callable[..., Hub], say: Say) 
     for call in CALLS_OF_START_AND_STOP:
         for number in itertools.count(1):
             points.send()
-            with deadly(hub.pid, call, number, whole_process=True):
+            with points.killing(), deadly(hub.pid, call, number, whole_process=True):
                 hub.send_signal(signal.SIGTERM)
                 deadline = time.monotonic() + DRAINED_S
                 while is_alive(hub.pid):

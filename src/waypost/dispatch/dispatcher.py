@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from waypost.delivery.transport import DeliveryJob, Transport, deferred
+from waypost.delivery.unknown import UnknownTransport
 from waypost.dispatch.reports import Reporter
 from waypost.errors import PeerUnreachable, PermanentError, TemporaryError
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient, QueueId
@@ -66,6 +67,7 @@ class Dispatcher:
         """`transports` is keyed by the kind of target."""
         self._store = store
         self._transports = transports
+        self._unknown = UnknownTransport()
         self._reporter = reporter
         self._retry = retry
         self._log = log
@@ -117,8 +119,12 @@ class Dispatcher:
     def _assign(self, message: QueuedMessage) -> None:
         groups: dict[str, tuple[Transport, Target, list[QueuedRecipient]]] = {}
         for recipient in message.recipients:
-            target = parse_target(recipient.target)
-            transport = self._transports[target.kind]
+            try:
+                target = parse_target(recipient.target)
+                transport = self._transports[target.kind]
+            except (ValueError, KeyError):
+                # Written by another version of Waypost: kept, and tried again by schedule.
+                target, transport = Target("unknown", recipient.target), self._unknown
             key = transport.destination(target, recipient)
             group = groups.get(key)
             if group is None:

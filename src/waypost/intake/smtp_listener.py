@@ -278,8 +278,13 @@ class IncomingSession(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.last_heard_at = time.monotonic()
-        self._session.receive(data)
-        self._advance()
+        try:
+            self._session.receive(data)
+            self._advance()
+        except Exception as error:
+            # A bug of ours: this session cannot go on, all others can.
+            self._listener.log.event("bug", client=self._client_ip, why=repr(error))
+            self._transport.abort()
 
     def eof_received(self) -> bool:
         # A half-closed client still gets the answer to what it sent (RFC 5321 §4.1.1.10).

@@ -1,9 +1,8 @@
 """The embedded store: one SQLite database, one writer thread, group commit.
 
-WAL with synchronous=FULL: a commit is a synced append (SQLite documentation, "pragma
-synchronous"); NORMAL would not sync it. All requests that wait when the writer becomes free
-share one transaction and one sync. Leases live in memory: one hub owns the database (lock file),
-so whatever is marked leased when it is opened was lent by a process that is gone.
+All requests that wait when the writer becomes free share one transaction and one sync
+(queue/writer). Leases live in memory: one hub owns the database (lock file), so whatever is marked
+leased when it is opened was lent by a process that is gone.
 """
 
 from __future__ import annotations
@@ -16,15 +15,13 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from waypost.batching import BatchWorker
-from waypost.errors import QueueFull, StoreUnavailable, TemporaryError, WaypostError
+from waypost.errors import StoreUnavailable, TemporaryError, WaypostError
 from waypost.mail import reply as replies
-from waypost.mail.envelope import OutcomeKind, QueuedRecipient, QueueId, RecipientStatus
+from waypost.mail.envelope import QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.queue import schema
@@ -37,21 +34,14 @@ from waypost.queue.store import (
     decode_queue_id,
     first_number_at,
 )
+from waypost.queue.writer import REVIVE_S, Accept, Act, Lease, Leased, Note, Request, Writer
 
-# A 4 KiB message fits a page with three others; with pages of 4 KiB it would take two.
-PAGE_BYTES = 16_384
-# Checkpoints copy pages into the database and sync twice: rarely, then.
-CHECKPOINT_PAGES = 2_000
 # Content of accepted mail kept in memory on its way to the first attempt.
 FRESH_BYTES = 33_554_432
 # Room kept free on the disk so that outcomes can still be recorded when mail is refused.
 RESERVE_BYTES = 67_108_864
 RESERVE_SHARE = 0.05
 ROOM_CHECK_S = 1.0
-# Rows of one INSERT; with the widest table well below SQLite's 32,766 bound values.
-MAX_ROWS = 100
-# After an I/O error the store is tried afresh this often.
-REVIVE_S = 1.0
 # Refusals are written down together, this long after the first.
 NOTE_AFTER_S = 0.5
 MAX_NOTED_REFUSALS = 1_000
@@ -59,50 +49,9 @@ MAX_NOTED_REFUSALS = 1_000
 TRACE_S = 30 * 86_400.0
 PRUNE_EVERY_S = 600.0
 
-_WAITING = int(RecipientStatus.WAITING)
-_LEASED = int(RecipientStatus.LEASED)
-_HELD = int(RecipientStatus.HELD)
-_FINISHED = int(RecipientStatus.FINISHED)
-
 
 class StoreInUse(WaypostError):
     """Another process owns this data directory."""
-
-
-@dataclass(slots=True)
-class _Accept:
-    message: QueuedMessage
-    is_lent: bool  # goes straight to the dispatcher, from memory
-
-
-@dataclass(slots=True)
-class _Lease:
-    limit: int
-    now: float
-
-
-@dataclass(slots=True)
-class _Act:
-    action: Action
-    numbers: list[int] | None  # None: all
-    unlent: list[tuple[int, int]]  # were waiting in memory, are free again
-    now: float
-
-
-@dataclass(slots=True)
-class _Note:
-    """Refusals, pruning and settings: small things that ride along."""
-
-    statements: list[tuple[str, tuple[Any, ...]]]
-
-
-_Request = _Accept | Settlement | _Lease | _Act | _Note
-
-
-@dataclass(slots=True)
-class _Leased:
-    messages: list[QueuedMessage]
-    next_due_at: float | None  # None: nothing waits
 
 
 class SqliteStore:
@@ -110,23 +59,14 @@ class SqliteStore:
 
     def __init__(self, directory: Path, spool: Spool) -> None:
         """Opens or makes queue.db. Raises StoreInUse, StoreUnavailable or OSError."""
-        self._path = directory / "queue.db"
         self._directory = directory
-        self._spool = spool
         self._lock = _lock(directory / "queue.lock")
         self._ids = QueueIdSource()
-        self._next_revival = 0.0
-        # The writer's thread alone uses these three once it runs.
-        self._disowned: list[int] = []  # refused to their clients after a commit went wrong
-        self._lending: list[tuple[int, int]] = []  # recipients lent by the transaction under way
-        self._adrift: list[tuple[int, int]] = []  # perhaps marked as lent, to nobody
         try:
-            # None while unwell. The writer's thread alone uses it once that runs.
-            self._connection: sqlite3.Connection | None = self._open(is_first=True)
-        except sqlite3.Error as error:
+            self._writer = Writer(directory / "queue.db", spool)
+        except (sqlite3.Error, StoreUnavailable) as error:
             self._lock.close()
-            raise StoreUnavailable(f"{self._path.name}: {error}") from error
-        self._is_well = True
+            raise StoreUnavailable(f"queue.db: {error}") from error
         self._fresh: deque[QueuedMessage] = deque()
         self._fresh_bytes = 0
         self._changed = asyncio.Event()
@@ -140,8 +80,8 @@ class SqliteStore:
         self._next_prune = 0.0
         self._room_checked = 0.0
         self._free_bytes = 0
-        self.is_held = self._setting("held") == "1"
-        self._worker: BatchWorker[_Request, Any] = BatchWorker("queue", self._run)
+        self.is_held = self._writer.setting("held") == "1"
+        self._worker: BatchWorker[Request, Any] = BatchWorker("queue", self._writer.run)
 
     # On the event loop's thread.
 
@@ -151,7 +91,7 @@ class SqliteStore:
 
     def refusal(self, size: int) -> Reply | None:
         """See QueueStore."""
-        if not self._is_well:
+        if not self._writer.is_well:
             return replies.STORE_AWAY
         now = time.monotonic()
         if now - self._room_checked >= ROOM_CHECK_S:
@@ -166,7 +106,7 @@ class SqliteStore:
         kept = message.content.size if message.content.inline is not None else 0
         if is_lent:
             self._fresh_bytes += kept
-        future = self._worker.submit(_Accept(message, is_lent))
+        future = self._worker.submit(Accept(message, is_lent))
 
         def accepted(done: asyncio.Future[None]) -> None:
             if done.cancelled() or done.exception() is not None:
@@ -196,7 +136,7 @@ class SqliteStore:
         room = limit - len(self._fresh)
         if room > 0 and self._next_due_at is not None and self._next_due_at <= now:
             try:
-                leased: _Leased = await self._worker.submit(_Lease(room, now))
+                leased: Leased = await self._worker.submit(Lease(room, now))
             except TemporaryError:
                 if not self._fresh:
                     raise
@@ -215,12 +155,12 @@ class SqliteStore:
         """See QueueStore."""
         if self._fresh and not self.is_held:
             return
-        delay = 30.0 if self._is_well else REVIVE_S
+        delay = 30.0 if self._writer.is_well else REVIVE_S
         if self._next_due_at is not None and not self.is_held:
             delay = min(delay, max(0.0, self._next_due_at - time.time()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), delay)
-        if time.monotonic() >= self._next_prune or not self._is_well:
+        if time.monotonic() >= self._next_prune or not self._writer.is_well:
             self._write_notes()
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
@@ -272,13 +212,13 @@ class SqliteStore:
                 self._wishes[queue_id] = action
             else:
                 self._wishes.pop(queue_id, None)
-        changed: int = await self._worker.submit(_Act(action, numbers, unlent, time.time()))
+        changed: int = await self._worker.submit(Act(action, numbers, unlent, time.time()))
         return changed + sum(self._lent.get(queue_id, 0) for queue_id in under_way)
 
     async def hold_all_new(self, *, held: bool) -> None:
         """See QueueStore."""
         sql = "INSERT OR REPLACE INTO setting VALUES ('held', ?)"
-        await self._worker.submit(_Note([(sql, ("1" if held else "0",))]))
+        await self._worker.submit(Note([(sql, ("1" if held else "0",))]))
         self.is_held = held
         self._changed.set()
 
@@ -293,23 +233,12 @@ class SqliteStore:
         """See QueueStore."""
         self._write_notes()
         await self._worker.close()
-        if self._connection is not None:
-            self._connection.close()
+        self._writer.close()
         self._lock.close()
 
     def live_content(self, names: Iterable[str]) -> set[str]:
         """Which of these spool files belong to a message; before any work has begun only."""
-        assert self._connection is not None
-        in_use: set[str] = set()
-        for name in names:
-            row = self._connection.execute(
-                "SELECT 1 FROM message WHERE queue_id = ? AND content_name = ?"
-                " AND finished_at IS NULL",
-                (_number_or_none(name), name),
-            ).fetchone()
-            if row is not None:
-                in_use.add(name)
-        return in_use
+        return self._writer.live_content(names)
 
     def _take_fresh(self) -> QueuedMessage:
         message = self._fresh.popleft()
@@ -361,333 +290,10 @@ class SqliteStore:
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY_S
             statements += _pruning(time.time() - TRACE_S)
-        if statements or not self._is_well:
+        if statements or not self._writer.is_well:
             # Refusals lost with a sick store are still in the log.
-            future = self._worker.submit(_Note(statements))
+            future = self._worker.submit(Note(statements))
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    # In the writer's thread.
-
-    def _run(self, requests: list[_Request]) -> list[Any]:
-        try:
-            self._revive()
-            return self._transact(requests)
-        except TemporaryError as error:
-            return [error] * len(requests)
-        except Exception as error:  # a bug in one request; those beside it are tried alone
-            trouble = self._trouble(error, requests)
-        if self._connection is None or isinstance(trouble, QueueFull) or len(requests) == 1:
-            return [trouble] * len(requests)
-        # One bad request must not fail the others that happened to share its batch.
-        return [self._run([request])[0] for request in requests]
-
-    def _transact(self, requests: list[_Request]) -> list[Any]:
-        connection = self._connection
-        assert connection is not None
-        accepts = [request for request in requests if isinstance(request, _Accept)]
-        rows = sum(len(accept.message.recipients) for accept in accepts)
-        if len(accepts) == len(requests) and rows <= MAX_ROWS and not self._adrift:
-            # A single statement is a transaction by itself.
-            self._insert(accepts)
-            return [None] * len(requests)
-        connection.execute("BEGIN IMMEDIATE")
-        self._lending = []
-        self._take_back(self._adrift, time.time())
-        settlements = [request for request in requests if isinstance(request, Settlement)]
-        self._insert(accepts)
-        stale_files = self._settle(settlements)
-        results: list[Any] = []
-        for request in requests:
-            if isinstance(request, _Lease):
-                results.append(self._lease(request))
-            elif isinstance(request, _Act):
-                changed, stale = self._act(request)
-                stale_files += stale
-                results.append(changed)
-            else:
-                if isinstance(request, _Note):
-                    for sql, values in request.statements:
-                        connection.execute(sql, values)
-                results.append(None)
-        connection.execute("COMMIT")
-        self._lending, self._adrift = [], []
-        self._spool.discard(stale_files)
-        return results
-
-    def _trouble(self, error: Exception, requests: list[_Request]) -> TemporaryError:
-        """Roll back; decide whether the store can go on."""
-        connection = self._connection
-        assert connection is not None
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            code = sqlite3.SQLITE_IOERR
-        self._adrift += self._lending
-        for request in requests:
-            if isinstance(request, _Act):
-                self._adrift += request.unlent
-        if code == sqlite3.SQLITE_FULL:
-            return QueueFull("no room for the queue's database")
-        if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            # After a failed fsync nothing written since the last good one can be trusted, and
-            # a commit that reported failure may yet be found in the log.
-            self._is_well = False
-            self._disowned += [
-                decode_queue_id(request.message.queue_id)
-                for request in requests
-                if isinstance(request, _Accept)
-            ]
-            connection.close()
-            self._connection = None
-            self._next_revival = time.monotonic() + REVIVE_S
-        return StoreUnavailable(f"queue database: {error}")
-
-    def _revive(self) -> None:
-        """After an I/O error: open afresh, prove that writing works, disown what we refused."""
-        if self._connection is not None:
-            return
-        if time.monotonic() < self._next_revival:
-            raise StoreUnavailable("the queue database had an I/O error; trying again soon")
-        self._next_revival = time.monotonic() + REVIVE_S
-        try:
-            self._connection = self._open(is_first=False)
-        except (sqlite3.Error, OSError, StoreUnavailable) as error:
-            raise StoreUnavailable(f"queue database: {error}") from error
-        self._is_well = True
-
-    def _open(self, *, is_first: bool) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=512
-        )
-        try:
-            self._prepare(connection, is_first=is_first)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection, *, is_first: bool) -> None:
-        self._path.chmod(0o600)
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        _demand(connection, "journal_mode", "WAL", "wal")
-        _demand(connection, "synchronous", "FULL", 2)
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        connection.execute("PRAGMA cache_size = -16384")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, schema.VERSION):
-            raise StoreUnavailable(
-                f"{self._path.name} has version {version}; this Waypost knows {schema.VERSION}"
-            )
-        if version == 0:
-            connection.executescript(
-                f"BEGIN;{schema.TABLES}PRAGMA user_version = {schema.VERSION};COMMIT"
-            )
-        if not is_first:
-            # Copies what the log holds into the database and syncs that, so that nothing rests
-            # on log pages whose sync had failed.
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            if busy:
-                raise StoreUnavailable("the log cannot be checkpointed")
-        connection.execute("BEGIN IMMEDIATE")
-        for number in self._disowned:
-            for table in ("message", "content", "recipient"):
-                connection.execute(f"DELETE FROM {table} WHERE queue_id = ?", (number,))
-        if is_first:
-            connection.execute(
-                "UPDATE recipient SET status = ?, next_attempt_at = ? WHERE status = ?",
-                (_WAITING, time.time(), _LEASED),
-            )
-        connection.execute(
-            "INSERT OR REPLACE INTO setting VALUES ('opened_at', ?)", (str(time.time()),)
-        )
-        connection.execute("COMMIT")
-        self._disowned.clear()
-
-    def _setting(self, name: str) -> str | None:
-        assert self._connection is not None
-        row = self._connection.execute(
-            "SELECT value FROM setting WHERE name = ?", (name,)
-        ).fetchone()
-        return None if row is None else str(row[0])
-
-    def _insert(self, accepts: list[_Accept], verb: str = "INSERT") -> None:
-        rows: list[tuple[Any, ...]] = []
-        for accept in accepts:
-            message = accept.message
-            number = decode_queue_id(message.queue_id)
-            rows += (
-                schema.new_message_rows(number, message, RecipientStatus.LEASED, None)
-                if accept.is_lent
-                else schema.new_message_rows(
-                    number, message, RecipientStatus.WAITING, message.accepted_at
-                )
-            )
-        self._insert_rows("new_message", schema.NEW_MESSAGE_COLUMNS, rows, verb)
-
-    def _insert_rows(
-        self, table: str, columns: int, rows: list[tuple[Any, ...]], verb: str = "INSERT"
-    ) -> None:
-        """Many rows in one statement, so that it pays to run it at all."""
-        one = f"({','.join('?' * columns)})"
-        for start in range(0, len(rows), MAX_ROWS):
-            part = rows[start : start + MAX_ROWS]
-            self._execute(
-                f"{verb} INTO {table} VALUES {','.join([one] * len(part))}",
-                list(chain.from_iterable(part)),
-            )
-
-    def _execute(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
-        assert self._connection is not None
-        return self._connection.execute(sql, values)
-
-    def _settle(self, settlements: list[Settlement]) -> list[str]:
-        """Record outcomes; returns the spool files nobody needs any more."""
-        finished: list[tuple[Any, ...]] = []
-        waiting: list[tuple[Any, ...]] = []
-        attempts: list[tuple[Any, ...]] = []
-        reports: list[_Accept] = []
-        in_files: list[int] = []
-        for settlement in settlements:
-            number = decode_queue_id(settlement.message.queue_id)
-            for result in settlement.results:
-                outcome, recipient = result.outcome, result.recipient
-                reply = str(outcome.reply)
-                hop = None if outcome.hop is None else str(outcome.hop)
-                is_held = recipient.status is RecipientStatus.HELD
-                if result.next_attempt_at is None and not is_held:
-                    kind = outcome.kind
-                    if kind is OutcomeKind.DEFERRED:
-                        kind = OutcomeKind.CANCELLED
-                    finished.append((number, recipient.number, 1, reply, hop, kind, settlement.at))
-                else:
-                    waiting.append(
-                        (
-                            *(_HELD if is_held else _WAITING, result.next_attempt_at),
-                            *(recipient.warned or result.warned, reply, hop),
-                            *(number, recipient.number),
-                        )
-                    )
-                    attempts.append(
-                        (number, recipient.number, settlement.at, outcome.kind, reply, hop)
-                    )
-            if settlement.message.content.inline is None:
-                in_files.append(number)
-            reports += [_Accept(report, is_lent=True) for report in settlement.reports]
-        self._insert_rows("new_outcome", schema.NEW_OUTCOME_COLUMNS, finished)
-        if waiting:
-            assert self._connection is not None
-            self._connection.executemany(
-                "UPDATE recipient SET status = ?, attempts = attempts + 1, next_attempt_at = ?,"
-                " warned = ?, last_reply = ?, last_hop = ? WHERE queue_id = ? AND number = ?",
-                waiting,
-            )
-            self._insert_rows("attempt", 6, attempts)
-        # A settlement is offered again after an I/O error, and may have been kept the first time.
-        self._insert(reports, "INSERT OR REPLACE")
-        return self._stale_files(in_files)
-
-    def _stale_files(self, numbers: list[int]) -> list[str]:
-        """The spool files of those of these messages that are finished."""
-        names = [
-            self._execute(
-                "SELECT content_name FROM message WHERE queue_id = ? AND finished_at IS NOT NULL",
-                (number,),
-            ).fetchone()
-            for number in numbers
-        ]
-        return [name[0] for name in names if name is not None and name[0] is not None]
-
-    def _lease(self, request: _Lease) -> _Leased:
-        rows = self._execute(
-            f"{schema.SELECT_RECIPIENT} WHERE next_attempt_at <= ?"
-            " ORDER BY next_attempt_at LIMIT ?",
-            (request.now, request.limit),
-        ).fetchall()
-        by_message: dict[int, list[QueuedRecipient]] = {}
-        for row in rows:
-            recipient = schema.read_recipient(row)
-            recipient.status = RecipientStatus.LEASED
-            by_message.setdefault(row[0], []).append(recipient)
-            self._lending.append(row[:2])
-            self._execute(
-                f"UPDATE recipient SET status = {_LEASED}, next_attempt_at = NULL"
-                " WHERE queue_id = ? AND number = ?",
-                row[:2],
-            )
-        messages = []
-        for number, recipients in by_message.items():
-            row = self._execute(
-                f"{schema.SELECT_MESSAGE}, octets FROM message LEFT JOIN content USING (queue_id)"
-                " WHERE message.queue_id = ?",
-                (number,),
-            ).fetchone()
-            messages.append(schema.read_message(row, row[-1], self._spool, recipients))
-        next_due_at = self._execute(
-            "SELECT min(next_attempt_at) FROM recipient WHERE next_attempt_at IS NOT NULL", ()
-        ).fetchone()[0]
-        return _Leased(messages, next_due_at)
-
-    def _take_back(self, pairs: list[tuple[int, int]], now: float) -> None:
-        """What is marked as lent, and is with nobody, waits again."""
-        for pair in pairs:
-            self._execute(
-                f"UPDATE recipient SET status = {_WAITING}, next_attempt_at = ?"
-                f" WHERE queue_id = ? AND number = ? AND status = {_LEASED}",
-                (now, *pair),
-            )
-
-    def _act(self, request: _Act) -> tuple[int, list[str]]:
-        self._take_back(request.unlent, request.now)
-        status, eligible = _ACTIONS[request.action]
-        due_at = request.now if status == _WAITING else None
-        sql = (
-            "UPDATE recipient SET status = ?, next_attempt_at = ?"
-            f" WHERE status IN ({','.join(map(str, eligible))})"
-        )
-        changed: list[tuple[int, int]] = []
-        if request.numbers is None:
-            changed = self._execute(
-                f"{sql} RETURNING queue_id, number", (status, due_at)
-            ).fetchall()
-        else:
-            for number in request.numbers:
-                changed += self._execute(
-                    f"{sql} AND queue_id = ? RETURNING queue_id, number", (status, due_at, number)
-                ).fetchall()
-        self._insert_rows(
-            "attempt",
-            6,
-            [(*pair, request.now, _DONE[request.action], None, None) for pair in changed],
-        )
-        stale: list[str] = []
-        if request.action is Action.CANCEL:
-            self._insert_rows(
-                "new_outcome",
-                schema.NEW_OUTCOME_COLUMNS,
-                [(*pair, 0, None, None, OutcomeKind.CANCELLED, request.now) for pair in changed],
-            )
-            stale = self._stale_files(sorted({message for message, _ in changed}))
-        return len(changed), stale
-
-
-# What an action makes of recipients, and which it applies to.
-_ACTIONS: dict[Action, tuple[int, tuple[int, ...]]] = {
-    Action.RETRY: (_WAITING, (_WAITING,)),
-    Action.RELEASE: (_WAITING, (_HELD,)),
-    Action.HOLD: (_HELD, (_WAITING,)),
-    Action.CANCEL: (_FINISHED, (_WAITING, _HELD)),
-}
-
-# How the trace names what an operator did.
-_DONE = {
-    Action.RETRY: "retried",
-    Action.HOLD: "held",
-    Action.RELEASE: "released",
-    Action.CANCEL: "cancelled",
-}
 
 
 def _pruning(before: float) -> list[tuple[str, tuple[Any, ...]]]:
@@ -706,13 +312,6 @@ def _pruning(before: float) -> list[tuple[str, tuple[Any, ...]]]:
     ]
 
 
-def _demand(connection: sqlite3.Connection, pragma: str, value: str, expected: object) -> None:
-    connection.execute(f"PRAGMA {pragma} = {value}")
-    found = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
-    if found != expected:
-        raise StoreUnavailable(f"the database refuses {pragma} = {value}: it is {found}")
-
-
 def _free_bytes(directory: Path) -> int:
     """Octets that mail may use: what the disk has free, less the reserve."""
     state = os.statvfs(directory)
@@ -729,10 +328,3 @@ def _lock(path: Path) -> Any:
         lock.close()
         raise StoreInUse(f"{path.parent} is in use by another hub") from None
     return lock
-
-
-def _number_or_none(name: str) -> int | None:
-    try:
-        return decode_queue_id(name)
-    except ValueError:
-        return None
