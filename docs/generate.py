@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sqlite3
 import sys
 import tomllib
@@ -651,6 +652,7 @@ def main() -> int:
         "--check", action="store_true", help="write nothing; exit 1 if one is stale"
     )
     check: bool = parser.parse_args().check
+    os.environ["NO_COLOR"] = "1"  # newer versions of argparse colour their usage on terminals
     stale = []
     for name, make in PAGES.items():
         path = REFERENCE / name

@@ -27,6 +27,12 @@ class Sink:
         """It as a target of a [[route]]."""
         return f"smtp:[127.0.0.1]:{self.port}"
 
+    @property
+    def has_copies(self) -> bool:
+        """True when something came since the last call of `take_copies`."""
+        with self._lock:
+            return bool(self._copies)
+
     def take_copies(self) -> list[Copy]:
         """What came since the last call."""
         with self._lock:

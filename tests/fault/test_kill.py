@@ -25,15 +25,17 @@ from tests.fault.ledger import MAILBOX, RELAY, Ledger
 from tests.fault.mail import LARGE, SMALL, take_copies
 from tests.fault.sink import Sink, relay_config, running_sink
 from tests.fault.tracing import deadly, is_alive, threads_of, traced
+from tests.fault.waiting import (
+    QUICK_RETRY,
+    check_log,
+    is_drained,
+    wait_until,
+    wait_until_drained,
+)
 from tests.support.hub import Hub
-from waypost.queue.history import History
 
 CLIENTS = 20
 LONGEST_ROUND_S = 0.7
-DRAINED_S = 60.0
-
-# A hub that is killed comes back to mail that is due at once, or very soon.
-QUICK_RETRY = "[retry]\nfirst_s = 0.2\nmax_s = 0.2\nwarn_after_s = 600\ngive_up_after_s = 600\n"
 
 Say = Callable[[str], None]
 
@@ -42,28 +44,6 @@ def collect(hub: Hub, sink: Sink, ledger: Ledger) -> None:
     """Take what has arrived."""
     ledger.collect(MAILBOX, take_copies(hub.data / "mail"))
     ledger.collect(RELAY, sink.take_copies())
-
-
-def is_drained(hub: Hub) -> bool:
-    """True when nothing is in the queue any more, files of content included."""
-    files = any(path.is_file() for path in (hub.data / "content").rglob("*"))
-    return not files and not History(hub.data).counts()
-
-
-def wait_until_drained(hub: Hub) -> None:
-    """Until the queue is empty."""
-    deadline = time.monotonic() + DRAINED_S
-    while not is_drained(hub):
-        assert time.monotonic() < deadline, hub.log_text()[-4000:]
-        time.sleep(0.02)
-
-
-def check_log(hub: Hub) -> None:
-    """Nothing happened that the hub itself calls a bug; the log starts afresh."""
-    text = hub.log_text()
-    assert " bug " not in text, text[-4000:]
-    assert "Traceback" not in text, text[-4000:]
-    os.truncate(hub.log_file, 0)
 
 
 @pytest.mark.timeout(0)  # the number of rounds decides
@@ -165,10 +145,7 @@ class Points:
 
 def wait_until_idle_or_dead(hub: Hub) -> None:
     """Until the hub has nothing left to do, or nothing can be expected of it."""
-    deadline = time.monotonic() + DRAINED_S
-    while is_alive(hub.pid) and not is_drained(hub):
-        assert time.monotonic() < deadline, hub.log_text()[-4000:]
-        time.sleep(0.01)
+    wait_until(lambda: not is_alive(hub.pid) or is_drained(hub), lambda: hub.log_text()[-4000:])
 
 
 # Threads of a hub in the order they are made: the loop's, the log's, then the writers and helpers.
@@ -273,10 +250,7 @@ def test_killed_at_each_call_of_a_stop(start_hub: Callable[..., Hub], say: Say) 
             points.send()
             with points.killing(), deadly(hub.pid, call, number, whole_process=True):
                 hub.send_signal(signal.SIGTERM)
-                deadline = time.monotonic() + DRAINED_S
-                while is_alive(hub.pid):
-                    assert time.monotonic() < deadline, hub.log_text()[-4000:]
-                    time.sleep(0.01)
+                wait_until(lambda: not is_alive(hub.pid), lambda: hub.log_text()[-4000:])
             hub.stop()
             has_stopped = " stopped" in hub.log_text()
             check_log(hub)

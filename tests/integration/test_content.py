@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -22,21 +21,18 @@ from tests.support.mail import (
     wire,
 )
 from tests.support.scripted_peer import EXTENSIONS, ScriptedPeer
-from tests.support.toml import route
 
-from .conftest import StartHub, StartPeer
+from .conftest import StartPeer, mailbox_of
 
-FAR = 'recipient = "*@far.example"'
 HEAD = wire("From: <ann@[127.0.0.1]>", "Subject: x", "")
 EIGHT_BIT = HEAD + wire("Grüße", "Ωmega ✉") + b"latin-1: \xe4\xf6\xfc\xff\r\n"
 BINARY = HEAD + bytes(range(256)) * 3 + b"\n.\n\r\r\n.\r\n\0 and no line end"
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """One hub for the tests that only look into a mailbox of their own."""
-    with Hub(tmp_path_factory.mktemp("content") / "hub") as running:
-        yield running
+@pytest.fixture
+def hub(shared_hub: Hub) -> Hub:
+    """For the tests that only look into a mailbox of their own."""
+    return shared_hub
 
 
 def without(*words: str) -> list[str]:
@@ -44,11 +40,18 @@ def without(*words: str) -> list[str]:
     return [word for word in EXTENSIONS if word.partition(" ")[0] not in words]
 
 
-def chunked(hub: Hub, recipient: str, content: bytes, *sizes: int, mail: str = "") -> None:
+def chunked(
+    hub: Hub,
+    recipient: str,
+    content: bytes,
+    *sizes: int,
+    mail: str = "",
+    sender: str = "ann@[127.0.0.1]",
+) -> None:
     """Hand content over by BDAT, in chunks of these sizes and the rest in a last one."""
     with hub.smtp(local_hostname="x") as smtp:
         smtp.ehlo()
-        accepted(smtp, f"MAIL FROM:<ann@[127.0.0.1]> {mail}".rstrip())
+        accepted(smtp, f"MAIL FROM:<{sender}> {mail}".rstrip())
         accepted(smtp, f"RCPT TO:<{recipient}>")
         start = 0
         for size in sizes:
@@ -180,33 +183,30 @@ def test_smtputf8(hub: Hub) -> None:
 # Onward.
 
 
-def test_a_relay_passes_everything_on_exactly(start_hub: StartHub, peer: ScriptedPeer) -> None:
-    hub = start_hub(route(peer.target, match=FAR))
-    with hub.smtp(local_hostname="x") as smtp:
+def test_a_relay_passes_everything_on_exactly(relay: Hub, next_host: ScriptedPeer) -> None:
+    with relay.smtp(local_hostname="x") as smtp:
         for number, content in enumerate(CONTENTS.values(), 1):
             submit(smtp, "bob@far.example", content=content, mail="BODY=8BITMIME")
-            sent = peer.wait_for_mails(number)[-1].content
+            sent = next_host.wait_for_mails(number)[-1].content
             trace, _, rest = sent.partition(b"; ")
             assert trace.startswith(b"Received: from x ([127.0.0.1])\r\n\tby [127.0.0.1] (Waypost)")
             assert rest.partition(b"\r\n")[2] == content
-    assert all("SIZE=" in mail.sender for mail in peer.mails)
-    assert not any(mail.chunks for mail in peer.mails)
+    assert all("SIZE=" in mail.sender for mail in next_host.mails)
+    assert not any(mail.chunks for mail in next_host.mails)
 
 
-def test_eight_bit_content_is_announced(start_hub: StartHub, peer: ScriptedPeer) -> None:
-    hub = start_hub(route(peer.target, match=FAR))
-    with hub.smtp(local_hostname="x") as smtp:
+def test_eight_bit_content_is_announced(relay: Hub, next_host: ScriptedPeer) -> None:
+    with relay.smtp(local_hostname="x") as smtp:
         submit(smtp, "bob@far.example", content=EIGHT_BIT, mail="BODY=8BITMIME")
         submit(smtp, "bob@far.example", mail="BODY=8BITMIME")
-    eight, seven = sorted(peer.wait_for_mails(2), key=lambda mail: mail.content.isascii())
+    eight, seven = sorted(next_host.wait_for_mails(2), key=lambda mail: mail.content.isascii())
     assert "BODY=8BITMIME" in eight.sender.split()
     assert "BODY=8BITMIME" not in seven.sender.split()
 
 
-def test_binary_goes_on_by_bdat(start_hub: StartHub, peer: ScriptedPeer) -> None:
-    hub = start_hub(route(peer.target, match=FAR))
-    chunked(hub, "bob@far.example", BINARY, 100, mail="BODY=BINARYMIME")
-    (mail,) = peer.wait_for_mails()
+def test_binary_goes_on_by_bdat(relay: Hub, next_host: ScriptedPeer) -> None:
+    chunked(relay, "bob@far.example", BINARY, 100, mail="BODY=BINARYMIME")
+    (mail,) = next_host.wait_for_mails()
     assert mail.content.endswith(BINARY)
     assert sum(mail.chunks) == len(mail.content)
     assert "BODY=BINARYMIME" in mail.sender.split()
@@ -223,45 +223,44 @@ def test_binary_goes_on_by_bdat(start_hub: StartHub, peer: ScriptedPeer) -> None
     ],
 )
 def test_what_the_next_host_cannot_take_fails(
-    start_hub: StartHub,
+    relay: Hub,
+    relay_port: int,
     start_peer: StartPeer,
+    sender: str,
     lacking: str,
     mail: str,
     recipient: str,
     content: bytes,
     reply: str,
 ) -> None:
-    peer = start_peer(extensions=without(lacking))
-    hub = start_hub(route(peer.target, match=FAR))
-    chunked(hub, recipient, content, mail=mail)
-    (report,) = hub.wait_for_mail("ann")
+    next_host = start_peer(port=relay_port, extensions=without(lacking))
+    chunked(relay, recipient, content, mail=mail, sender=sender)
+    (report,) = relay.wait_for_mail(mailbox_of(sender))
     assert f"Status: {reply}\r\n".encode() in report
-    assert peer.mails == []
-    assert not any(command.startswith("MAIL") for command in peer.commands)
+    assert next_host.mails == []
+    assert not any(command.startswith("MAIL") for command in next_host.commands)
 
 
-def test_seven_bit_mail_needs_no_extension(start_hub: StartHub, start_peer: StartPeer) -> None:
-    peer = start_peer(extensions=[])
-    hub = start_hub(route(peer.target, match=FAR))
-    with hub.smtp(local_hostname="x") as smtp:
+def test_seven_bit_mail_needs_no_extension(
+    relay: Hub, relay_port: int, start_peer: StartPeer
+) -> None:
+    next_host = start_peer(port=relay_port, extensions=[])
+    with relay.smtp(local_hostname="x") as smtp:
         submit(smtp, "bob@far.example", mail="BODY=8BITMIME ENVID=x", rcpt="NOTIFY=NEVER")
-    (mail,) = peer.wait_for_mails()
+    (mail,) = next_host.wait_for_mails()
     assert mail.sender == "FROM:<ann@[127.0.0.1]>"
     assert mail.recipients == ["TO:<bob@far.example>"]
 
 
-def test_smtputf8_goes_on_with_its_original_recipient(
-    start_hub: StartHub, peer: ScriptedPeer
-) -> None:
-    hub = start_hub(route(peer.target, match=FAR))
-    with hub.smtp(local_hostname="x") as smtp:
+def test_smtputf8_goes_on_with_its_original_recipient(relay: Hub, next_host: ScriptedPeer) -> None:
+    with relay.smtp(local_hostname="x") as smtp:
         submit(
             smtp,
             "jürgen@far.example",
             mail="SMTPUTF8",
             rcpt=r"NOTIFY=FAILURE ORCPT=utf-8;j\x{FC}rgen+2Bx@old.example",
         )
-    (mail,) = peer.wait_for_mails()
+    (mail,) = next_host.wait_for_mails()
     assert "SMTPUTF8" in mail.sender.split()
     # RFC 6533 §3: characters of this type are written as themselves or as \x{…}.
     assert mail.recipients[0] in (
@@ -270,47 +269,54 @@ def test_smtputf8_goes_on_with_its_original_recipient(
     )
 
 
-def test_a_size_limit_of_the_next_host(start_hub: StartHub, start_peer: StartPeer) -> None:
-    peer = start_peer(extensions=[*without("SIZE"), "SIZE 5000"])
-    hub = start_hub(route(peer.target, match=FAR))
-    with hub.smtp(local_hostname="x") as smtp:
-        submit(smtp, "bob@far.example", content=message("big", *["x" * 70] * 100))
-    assert b"Status: 5.3.4" in hub.wait_for_mail("ann")[0]
-    assert peer.mails == []
+def test_a_size_limit_of_the_next_host(
+    relay: Hub, relay_port: int, start_peer: StartPeer, sender: str
+) -> None:
+    next_host = start_peer(port=relay_port, extensions=[*without("SIZE"), "SIZE 5000"])
+    with relay.smtp(local_hostname="x") as smtp:
+        big = message("big", *["x" * 70] * 100)
+        submit(smtp, "bob@far.example", sender=sender, content=big)
+    assert b"Status: 5.3.4" in relay.wait_for_mail(mailbox_of(sender))[0]
+    assert next_host.mails == []
 
 
-def test_recipient_limits_split_a_message(start_hub: StartHub, start_peer: StartPeer) -> None:
-    peer = start_peer(extensions=[*EXTENSIONS, "LIMITS RCPTMAX=10 MAILMAX=2"])
-    hub = start_hub(route(peer.target, match=FAR))
+def test_recipient_limits_split_a_message(
+    relay: Hub, relay_port: int, start_peer: StartPeer
+) -> None:
+    next_host = start_peer(port=relay_port, extensions=[*EXTENSIONS, "LIMITS RCPTMAX=10 MAILMAX=2"])
     recipients = [f"user{number}@far.example" for number in range(35)]
-    with hub.smtp(local_hostname="x") as smtp:
+    with relay.smtp(local_hostname="x") as smtp:
         submit(smtp, *recipients)
-    mails = peer.wait_for_mails(4)
+    mails = next_host.wait_for_mails(4)
     assert sorted(len(mail.paths) for mail in mails) == [5, 10, 10, 10]
     assert sorted(path for mail in mails for path in mail.paths) == sorted(recipients)
     # No more than two transactions in a session.
-    assert peer.connections == 2
+    assert next_host.connections == 2
 
 
 @pytest.mark.parametrize("pipelines", [True, False])
 def test_pipelining_only_where_it_is_offered(
-    start_hub: StartHub, start_peer: StartPeer, pipelines: bool
+    relay: Hub, relay_port: int, start_peer: StartPeer, pipelines: bool
 ) -> None:
-    peer = start_peer(extensions=EXTENSIONS if pipelines else without("PIPELINING"))
-    peer.answer("RCPT TO:<user3@", "550 5.1.1 Nobody here")
-    hub = start_hub(route(peer.target, match=FAR))
-    with hub.smtp(local_hostname="x") as smtp:
+    next_host = start_peer(
+        port=relay_port, extensions=EXTENSIONS if pipelines else without("PIPELINING")
+    )
+    next_host.answer("RCPT TO:<user3@", "550 5.1.1 Nobody here")
+    with relay.smtp(local_hostname="x") as smtp:
         submit(smtp, *(f"user{number}@far.example" for number in range(6)))
-    (mail,) = peer.wait_for_mails()
+    (mail,) = next_host.wait_for_mails()
     assert len(mail.paths) == 5
-    assert peer.was_pipelined is pipelines
+    assert next_host.was_pipelined is pipelines
 
 
-def test_a_host_that_only_knows_helo(start_hub: StartHub, peer: ScriptedPeer) -> None:
-    peer.answer("EHLO", "502 5.5.1 What?")
-    hub = start_hub(route(peer.target, match=FAR))
-    with hub.smtp(local_hostname="x") as smtp:
+def test_a_host_that_only_knows_helo(relay: Hub, next_host: ScriptedPeer) -> None:
+    next_host.answer("EHLO", "502 5.5.1 What?")
+    with relay.smtp(local_hostname="x") as smtp:
         submit(smtp, "bob@far.example")
-    (mail,) = peer.wait_for_mails()
+    (mail,) = next_host.wait_for_mails()
     assert mail.sender == "FROM:<ann@[127.0.0.1]>"
-    assert [command.partition(" ")[0] for command in peer.commands[:3]] == ["EHLO", "HELO", "MAIL"]
+    assert [command.partition(" ")[0] for command in next_host.commands[:3]] == [
+        "EHLO",
+        "HELO",
+        "MAIL",
+    ]

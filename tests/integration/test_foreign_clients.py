@@ -16,10 +16,9 @@ from tests.support.netns import Namespace
 
 from .conftest import StartHub
 
-LITERAL = "alerts@[127.0.0.1]"
 TEXT = wire(
     "From: cam@[127.0.0.1]",
-    f"To: {LITERAL}",
+    "To: alerts@[127.0.0.1]",
     "Subject: motion",
     "",
     "Somebody is at the door.",
@@ -35,67 +34,79 @@ def run(*command: str, stdin: bytes = b"") -> str:
     return said
 
 
-def arrived(hub: Hub, mailbox: str = "alerts") -> bytes:
+@pytest.fixture
+def hub(shared_hub: Hub) -> Hub:
+    """The hub that all these programs send to."""
+    return shared_hub
+
+
+@pytest.fixture
+def literal(request: pytest.FixtureRequest) -> str:
+    """An address of it that no other test uses."""
+    return f"{request.function.__name__}@[127.0.0.1]"
+
+
+def arrived(hub: Hub, literal: str) -> bytes:
     """The one message there, as it was sent."""
-    (stored,) = hub.wait_for_mail(mailbox)
+    (stored,) = hub.wait_for_mail(literal.partition("@")[0])
     return content_of(stored)
 
 
-def test_swaks(hub: Hub) -> None:
+def test_swaks(hub: Hub, literal: str) -> None:
     server = f"127.0.0.1:{hub.port}"
-    said = run("swaks", "--server", server, "--helo", "cam.test", "--to", LITERAL)
+    said = run("swaks", "--server", server, "--helo", "cam.test", "--to", literal)
     assert "queued as" in said
-    assert parsed(arrived(hub))["to"] == LITERAL
+    assert parsed(arrived(hub, literal))["to"] == literal
 
 
-def test_swaks_pipelined(hub: Hub) -> None:
+def test_swaks_pipelined(hub: Hub, literal: str) -> None:
     server = f"127.0.0.1:{hub.port}"
-    run("swaks", "--server", server, "--helo", "cam.test", "--to", LITERAL, "--pipeline")
-    assert b"This is a test mailing" in arrived(hub)
+    run("swaks", "--server", server, "--helo", "cam.test", "--to", literal, "--pipeline")
+    assert b"This is a test mailing" in arrived(hub, literal)
 
 
-def test_smtplib(hub: Hub) -> None:
+def test_smtplib(hub: Hub, literal: str) -> None:
     message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = "cam@[127.0.0.1]", LITERAL, "motion"
+    message["From"], message["To"], message["Subject"] = "cam@[127.0.0.1]", literal, "motion"
     message.set_content("Somebody is at the door.")
     with hub.smtp() as smtp:
         assert smtp.send_message(message) == {}
-    received = parsed(arrived(hub))
+    received = parsed(arrived(hub, literal))
     assert received["subject"] == "motion"
     assert received.get_content().splitlines() == ["Somebody is at the door."]
 
 
-def test_smtplib_sendmail_keeps_every_octet(hub: Hub) -> None:
+def test_smtplib_sendmail_keeps_every_octet(hub: Hub, literal: str) -> None:
     with hub.smtp() as smtp:
-        assert smtp.sendmail("cam@[127.0.0.1]", [LITERAL], TEXT) == {}
-    assert arrived(hub) == TEXT
+        assert smtp.sendmail("cam@[127.0.0.1]", [literal], TEXT) == {}
+    assert arrived(hub, literal) == TEXT
 
 
-def test_curl(hub: Hub, tmp_path: Path) -> None:
+def test_curl(hub: Hub, literal: str, tmp_path: Path) -> None:
     (tmp_path / "mail").write_bytes(TEXT)
     run(
         *("curl", "--silent", "--show-error", f"smtp://127.0.0.1:{hub.port}"),
-        *("--mail-from", "cam@[127.0.0.1]", "--mail-rcpt", LITERAL),
+        *("--mail-from", "cam@[127.0.0.1]", "--mail-rcpt", literal),
         *("--upload-file", str(tmp_path / "mail")),
     )
-    assert arrived(hub) == TEXT
+    assert arrived(hub, literal) == TEXT
 
 
-def test_msmtp(hub: Hub) -> None:
+def test_msmtp(hub: Hub, literal: str) -> None:
     run(
         *("msmtp", "--host=127.0.0.1", f"--port={hub.port}", "--auth=off", "--tls=off"),
-        *("--from=cam@[127.0.0.1]", LITERAL),
+        *("--from=cam@[127.0.0.1]", literal),
         stdin=TEXT.replace(b"\r\n", b"\n"),
     )
-    assert arrived(hub).endswith(TEXT.partition(b"\r\n\r\n")[2])
+    assert arrived(hub, literal).endswith(TEXT.partition(b"\r\n\r\n")[2])
 
 
-def test_smtp_source(hub: Hub) -> None:
+def test_smtp_source(hub: Hub, literal: str) -> None:
     run(
         *("smtp-source", "-s", "5", "-m", "40", "-l", "2000"),
-        *("-f", "cam@[127.0.0.1]", "-t", LITERAL, f"inet:127.0.0.1:{hub.port}"),
+        *("-f", "cam@[127.0.0.1]", "-t", literal, f"inet:127.0.0.1:{hub.port}"),
     )
-    assert len(hub.wait_for_mail("alerts", 40)) == 40
+    assert len(hub.wait_for_mail(literal.partition("@")[0], 40)) == 40
 
 
 def test_all_of_it_without_any_configuration(
@@ -124,19 +135,19 @@ def test_all_of_it_without_any_configuration(
     ]
 
 
-def test_files_are_the_owners_alone(hub: Hub) -> None:
+def test_files_are_the_owners_alone(hub: Hub, literal: str) -> None:
     with hub.smtp() as smtp:
-        smtp.sendmail("", [LITERAL], TEXT)
-        smtp.sendmail("", [LITERAL], TEXT + b"x" * 100_000 + b"\r\n")
-    hub.wait_for_mail("alerts", 2)
+        smtp.sendmail("", [literal], TEXT)
+        smtp.sendmail("", [literal], TEXT + b"x" * 100_000 + b"\r\n")
+    hub.wait_for_mail(literal.partition("@")[0], 2)
     for directory, _, files in os.walk(hub.data):
         assert os.stat(directory).st_mode & 0o777 == 0o700, directory
         for name in files:
             assert (Path(directory) / name).stat().st_mode & 0o077 == 0, name
 
 
-@pytest.mark.parametrize("recipient", ["alerts@127.0.0.1", "alerts", "<alerts@[127.0.0.1]>"])
+@pytest.mark.parametrize("recipient", ["bare@127.0.0.1", "nowhere", "<angle@[127.0.0.1]>"])
 def test_what_devices_write_for_a_literal(hub: Hub, recipient: str) -> None:
     with hub.smtp() as smtp:
         smtp.sendmail("cam", [recipient], TEXT)
-    assert arrived(hub) == TEXT
+    assert arrived(hub, recipient.strip("<>")) == TEXT

@@ -169,13 +169,10 @@ RECIPIENTS = [
     "two@plant.example",
     "x@10.9.0.9",
     "x@[10.9.0.9]",
-    "x@[IPv6:fd00:9::9]",
     "x@[203.0.113.9]",
-    "x@[169.254.169.254]",
     "x@[224.0.0.1]",
     "x@elsewhere.example",
     "x@[foo:bar]",
-    "postmaster@plant.example",
     "postmaster",
 ]
 
@@ -204,31 +201,45 @@ def far_hub(
 
 CASES = [
     *((TRUSTED, "bob@plant.example", recipient) for recipient in RECIPIENTS),
-    *((STRANGER, "bob@elsewhere.example", recipient) for recipient in RECIPIENTS[::2]),
+    *((STRANGER, "bob@elsewhere.example", recipient) for recipient in RECIPIENTS[::3]),
     (TRUSTED, "", "later@plant.example"),
     (STRANGER, "", "postmaster"),
 ]
 
 
-@pytest.mark.parametrize(("client", "sender", "recipient"), CASES)
-def test_route_agrees_with_the_hub(
-    far_hub: tuple[Hub, Namespace], client: str, sender: str, recipient: str
-) -> None:
+@pytest.fixture(scope="module")
+def happened(far_hub: tuple[Hub, Namespace]) -> list[tuple[str, dict[str, Any] | None]]:
+    """For each of CASES: the reply to RCPT, and what was queued where that was yes."""
     hub, there = far_hub
-    told = tell(hub, recipient, sender, client)
-    with there.entered():
-        server = "10.9.0.1" if client == TRUSTED else "203.0.113.1"
-        smtp = smtplib.SMTP(server, 25, local_hostname="x", timeout=20)
-    with smtp:
-        smtp.ehlo()
-        accepted(smtp, f"MAIL FROM:<{sender}>")
-        reply = reply_to(smtp, f"RCPT TO:<{recipient}>")
-        assert reply.startswith("250") == told["accepted"]
-        if not told["accepted"]:
-            assert reply == told["reply"]
-            return
-        queue_id = submit_content(smtp, message())
-    (entry,) = hub.json("queue", "show", queue_id)
+    ids: list[str] = []
+    replies: list[str] = []
+    for client, sender, recipient in CASES:
+        with there.entered():
+            server = "10.9.0.1" if client == TRUSTED else "203.0.113.1"
+            smtp = smtplib.SMTP(server, 25, local_hostname="x", timeout=20)
+        with smtp:
+            smtp.ehlo()
+            accepted(smtp, f"MAIL FROM:<{sender}>")
+            replies.append(reply_to(smtp, f"RCPT TO:<{recipient}>"))
+            taken = replies[-1].startswith("250")
+            ids.append(submit_content(smtp, message()) if taken else "")
+    entries = {entry["id"]: entry for entry in hub.json("queue", "list")}
+    return [(reply, entries.get(queue_id)) for reply, queue_id in zip(replies, ids, strict=True)]
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=lambda index: " ".join(CASES[index]))
+def test_route_agrees_with_the_hub(
+    far_hub: tuple[Hub, Namespace],
+    happened: list[tuple[str, dict[str, Any] | None]],
+    index: int,
+) -> None:
+    client, sender, recipient = CASES[index]
+    told = tell(far_hub[0], recipient, sender, client)
+    reply, entry = happened[index]
+    assert reply.startswith("250") == told["accepted"]
+    if entry is None:
+        assert reply == told["reply"]
+        return
     assert [queued["target"] for queued in entry["recipients"]] == told["targets"]
     assert {queued["address"] for queued in entry["recipients"]} == {told["recipient"]}
 

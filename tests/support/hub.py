@@ -162,7 +162,8 @@ class Hub:
         files = [
             path for part in ("new", "cur") for path in (self.data / "mail" / name / part).glob("*")
         ]
-        return [path.read_bytes() for path in sorted(files)]
+        files.sort(key=lambda path: path.stat().st_mtime_ns)
+        return [path.read_bytes() for path in files]
 
     def wait_for_mail(self, name: str, count: int = 1, limit_s: float = 20.0) -> list[bytes]:
         """The mailbox once it has `count` messages."""
