@@ -32,7 +32,7 @@ from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.net.special import BLOCKS, Block, special_block, unwrap
-from waypost.queue import schema, spool, sqlite
+from waypost.queue import room, schema, spool, sqlite
 from waypost.smtp import client, server
 from waypost.smtp.server import ContentRequested, Phase, ServerSession, ServerSettings
 
@@ -135,7 +135,7 @@ def fixed_values() -> str:
         ),
         (
             "room kept free on the disk",
-            f"{octets(sqlite.RESERVE_BYTES)}, or {sqlite.RESERVE_SHARE:.0%} of a small disk",
+            f"{octets(room.RESERVE_BYTES)}, or {room.RESERVE_SHARE:.0%} of a small disk",
         ),
         ("finished mail stays in the trace for", seconds(sqlite.TRACE_S)),
         ("messages under way at once", str(dispatcher.MAX_ACTIVE)),

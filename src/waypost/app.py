@@ -21,7 +21,7 @@ from waypost.delivery.smtp import SmtpTransport
 from waypost.delivery.transport import Transport
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
-from waypost.errors import ConfigError
+from waypost.errors import ConfigError, WaypostError
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.smtp_listener import SmtpListener
 from waypost.mail.address import AddressLiteral, IPAddress
@@ -87,6 +87,7 @@ class Hub:
         self._reload_from = reload_from
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[Any]] = []
+        self._trouble: str | None = None  # the task that died; None: all is well
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.data_dir.chmod(0o700)
         self._own = make_own_addresses(settings)
@@ -162,6 +163,8 @@ class Hub:
             log.event("stopping")
         finally:
             await self._shut_down()
+        if self._trouble is not None:
+            raise WaypostError(f"stopped by a fault in the {self._trouble}; the log has it")
 
     async def reload(self) -> str | None:
         """Read the configuration again; None, or what is wrong with it or could not be done."""
@@ -171,8 +174,11 @@ class Hub:
             for fault in error.faults:
                 self._log.event("reload-refused", why=fault)
             return str(error)
-        if settings.data_dir != self._settings.data_dir:
-            why = "data_dir cannot change while the hub runs"
+        old = self._settings
+        if (settings.data_dir, settings.mailboxes.root, settings.log_as_json) != (
+            *(old.data_dir, old.mailboxes.root, old.log_as_json),
+        ):
+            why = "data_dir, mailboxes.root and log.format cannot change while the hub runs"
             self._log.event("reload-refused", why=why)
             return why
         return await self._apply(settings)
@@ -257,6 +263,7 @@ class Hub:
         self._background.remove(task)
         if not task.cancelled() and task.exception() is not None:
             self._log.event("bug", task=task.get_name(), why=repr(task.exception()))
+            self._trouble = task.get_name()
             self._stop.set()
 
     def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
@@ -298,7 +305,12 @@ class Hub:
         changed = await self._store.act(
             action, None if ids is None else [QueueId(entry) for entry in ids]
         )
-        self._log.event("operator", action=action, ids=ids or "all", recipients=changed)
+        self._log.event(
+            "operator",
+            action=action,
+            ids="all" if ids is None else " ".join(ids),
+            recipients=changed,
+        )
         return {"recipients": changed}
 
     async def _hold_new(self, request: dict[str, Any]) -> dict[str, Any]:

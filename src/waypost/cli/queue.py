@@ -137,6 +137,8 @@ def _act(parsed: argparse.Namespace) -> int:
         changed = asyncio.run(_act_alone(settings, action, ids))
     if parsed.json:
         say_json({"action": action, "recipients": changed})
+    elif parsed.all and action is Action.HOLD:
+        say("Nothing is delivered now, and mail is still accepted; go on with: queue release --all")
     else:
         say(f"{action}: {changed} recipient{'' if changed == 1 else 's'}")
     return EXIT_YES if changed or parsed.all else EXIT_NO

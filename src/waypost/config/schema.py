@@ -343,7 +343,8 @@ SECTIONS: tuple[Section, ...] = (
                 _flag,
                 False,
                 "true or false",
-                "true: later routes are looked at too.",
+                "true: a copy beside the rest; later routes count too, and if none of them has"
+                " the last word so does the usual way.",
             ),
         ),
         "Where mail goes, in order; the first that matches wins. Strangers reach routes only"

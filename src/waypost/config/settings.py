@@ -187,6 +187,9 @@ class _Reader:
             binds = listener["bind"] or ()
             if listener["role"] != "lmtp" and any(bind.startswith("/") for bind in binds):
                 self._fault(("listener", index, "bind"), 'a Unix socket needs role = "lmtp"')
+            if listener["role"] == "lmtp" and any(bind.endswith(":25") for bind in binds):
+                # RFC 2033 §5: a client that speaks SMTP there would lose mail.
+                self._fault(("listener", index, "bind"), "LMTP must not be on port 25")
         retry = values["retry"]
         if retry["give_up_after_s"] < retry["first_s"]:
             self._fault(

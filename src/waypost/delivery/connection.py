@@ -126,7 +126,13 @@ class SmtpConnection(asyncio.Protocol):
         if isinstance(event, ContentWanted):
             await self._send_content(message, is_chunked=event.is_chunked)
             self.session.content_sent()
-            event = await self._next(CONTENT_S)
+            try:
+                event = await self._next(CONTENT_S)
+            except PeerUnreachable as error:
+                replies = self.session.lost(Reply(451, str(error), (4, 2)))
+                if replies is None:
+                    raise
+                return replies
         assert isinstance(event, TransactionEnded)
         self._flush()
         return event.replies

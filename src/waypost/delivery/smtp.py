@@ -62,6 +62,10 @@ class SmtpTransport:
         if job.target.kind == "direct":
             hops = hops_direct(job.recipients[0].recipient.forward_path, self.delivery_port)
             origin = origin_of(job.message.arrival)
+            if origin is Origin.TRUSTED:
+                # The route was chosen when the mail was accepted: by the operator's rule, or
+                # because the host is in a trusted network (routing/table).
+                origin = Origin.ROUTED
         else:
             hops = hops_to(parse_next_hop(job.target))
             origin = Origin.OPERATOR

@@ -24,7 +24,8 @@ class Origin(Enum):
     """On whose word a connection is made."""
 
     OPERATOR = "operator"  # the configuration names the target
-    TRUSTED = "trusted"  # a trusted client's recipient
+    ROUTED = "routed"  # a trusted client's recipient, sent on by a route of the operator
+    TRUSTED = "trusted"  # a trusted client's recipient, and no route says more
     PROVEN = "proven"  # a report to the very host the message came from
     STRANGER = "stranger"  # anything a stranger could have caused
 
@@ -68,13 +69,15 @@ class Gate:
         if kind in _NEVER:
             return f"{inner} is {describe(inner)}"
         is_own = inner in self._own
-        if is_own and self._is_listener(inner, port):
+        if (is_own or kind == "loopback") and self._is_listener(inner, port):
             return f"{inner} port {port} is this hub"
         if origin is Origin.OPERATOR:
             return None
         if is_own:
             return f"{inner} is an address of this host"
-        if origin is Origin.TRUSTED:
+        if origin is Origin.ROUTED and block is None:
+            return None
+        if origin in (Origin.ROUTED, Origin.TRUSTED):
             if inner in self.trusted and kind != "link-local":
                 return None
             return f"{inner} ({kind}) is in no trusted network"

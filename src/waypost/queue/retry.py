@@ -27,7 +27,7 @@ def wait_before_retry(attempts: int, settings: RetrySettings, chance: float) -> 
     """
     # Beyond 64 doublings every setting has long reached its maximum.
     wait = min(settings.first_s * GROWTH ** min(attempts - 1, 64), settings.max_s)
-    return wait * (1 + JITTER * (2 * chance - 1))
+    return min(wait * (1 + JITTER * (2 * chance - 1)), settings.max_s)
 
 
 def next_attempt_at(

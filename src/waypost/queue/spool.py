@@ -20,6 +20,7 @@ from typing import BinaryIO
 from waypost.batching import BatchWorker
 from waypost.durable import sync_directory, write_all
 from waypost.errors import QueueFull, StoreUnavailable, TemporaryError
+from waypost.queue.room import free_bytes
 
 # Where a file beats a row of the database; see docs/decisions/0004-inline-content.md.
 INLINE_BYTES = 65_536
@@ -278,6 +279,8 @@ class Spool:
                     os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
                     0o600,
                 )
+            if not free_bytes(self._directory):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             for piece in pieces:
                 write_all(writer.descriptor, piece)
         except OSError as error:

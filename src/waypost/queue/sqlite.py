@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import os
 import sqlite3
 import time
 from collections import deque
@@ -19,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from waypost.batching import BatchWorker
-from waypost.errors import StoreUnavailable, TemporaryError, WaypostError
+from waypost.errors import QueueFull, StoreUnavailable, TemporaryError, WaypostError
 from waypost.mail import reply as replies
 from waypost.mail.envelope import QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.queue import schema
-from waypost.queue.spool import Spool
+from waypost.queue.room import free_bytes
+from waypost.queue.spool import INLINE_BYTES, Spool
 from waypost.queue.store import (
     Action,
     QueueIdSource,
@@ -38,10 +38,9 @@ from waypost.queue.writer import REVIVE_S, Accept, Act, Lease, Leased, Note, Req
 
 # Content of accepted mail kept in memory on its way to the first attempt.
 FRESH_BYTES = 33_554_432
-# Room kept free on the disk so that outcomes can still be recorded when mail is refused.
-RESERVE_BYTES = 67_108_864
-RESERVE_SHARE = 0.05
+# The room on the disk is looked at this often, and each time when there is less than this left.
 ROOM_CHECK_S = 1.0
+NEARLY_FULL_BYTES = 67_108_864
 # Refusals are written down together, this long after the first.
 NOTE_AFTER_S = 0.5
 MAX_NOTED_REFUSALS = 1_000
@@ -80,6 +79,7 @@ class SqliteStore:
         self._next_prune = 0.0
         self._room_checked = 0.0
         self._free_bytes = 0
+        self._arriving_bytes = 0  # room that accepts under way will take
         self.is_held = self._writer.setting("held") == "1"
         self._worker: BatchWorker[Request, Any] = BatchWorker("queue", self._writer.run)
 
@@ -94,21 +94,32 @@ class SqliteStore:
         if not self._writer.is_well:
             return replies.STORE_AWAY
         now = time.monotonic()
-        if now - self._room_checked >= ROOM_CHECK_S:
+        if now - self._room_checked >= ROOM_CHECK_S or self._free_bytes < NEARLY_FULL_BYTES:
             self._room_checked = now
-            self._free_bytes = _free_bytes(self._directory)
-        return replies.QUEUE_FULL if size >= self._free_bytes else None
+            self._free_bytes = free_bytes(self._directory)
+            self._writer.is_tight = self._free_bytes < NEARLY_FULL_BYTES
+        room = self._free_bytes
+        if self._writer.is_tight and size <= 2 * INLINE_BYTES:
+            room += self._writer.spare_bytes
+        return replies.QUEUE_FULL if size + self._arriving_bytes >= room else None
 
     def accept(self, message: QueuedMessage) -> asyncio.Future[None]:
         """See QueueStore."""
         # Mail that fits in memory is lent to the dispatcher at once and never read back.
         is_lent = not self.is_held and self._fresh_bytes < FRESH_BYTES
         kept = message.content.size if message.content.inline is not None else 0
+        needed = 2 * kept  # in the log, and then in the database
+        if self.refusal(needed) is replies.QUEUE_FULL:
+            refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            refused.set_exception(QueueFull("no room for the message"))
+            return refused
+        self._arriving_bytes += needed
         if is_lent:
             self._fresh_bytes += kept
         future = self._worker.submit(Accept(message, is_lent))
 
         def accepted(done: asyncio.Future[None]) -> None:
+            self._arriving_bytes -= needed
             if done.cancelled() or done.exception() is not None:
                 self._fresh_bytes -= kept if is_lent else 0
                 self._changed.set()  # whoever waits is to look after a store that is unwell
@@ -310,13 +321,6 @@ def _pruning(before: float) -> list[tuple[str, tuple[Any, ...]]]:
         (f"DELETE FROM message WHERE queue_id IN {old}", bound),
         ("DELETE FROM refusal WHERE at < ?", (before,)),
     ]
-
-
-def _free_bytes(directory: Path) -> int:
-    """Octets that mail may use: what the disk has free, less the reserve."""
-    state = os.statvfs(directory)
-    reserve = min(RESERVE_BYTES, int(state.f_blocks * state.f_frsize * RESERVE_SHARE))
-    return max(0, state.f_bavail * state.f_frsize - reserve)
 
 
 def _lock(path: Path) -> Any:

@@ -19,13 +19,16 @@ from waypost.errors import QueueFull, StoreUnavailable, TemporaryError
 from waypost.mail.envelope import OutcomeKind, QueuedRecipient, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.queue import schema
+from waypost.queue.room import reserve_bytes
 from waypost.queue.spool import Spool
 from waypost.queue.store import Action, Settlement, decode_queue_id
 
 # A 4 KiB message fits a page with three others; with pages of 4 KiB it would take two.
 PAGE_BYTES = 16_384
-# Checkpoints copy pages into the database and sync twice: rarely, then.
+# Checkpoints copy pages into the database and sync twice: rarely, then. On a small disk more
+# often: what is in the log must still find room in the database, out of the reserve.
 CHECKPOINT_PAGES = 2_000
+MIN_CHECKPOINT_PAGES = 16
 # Rows of one INSERT; with the widest table well below SQLite's 32,766 bound values.
 MAX_ROWS = 100
 # After an I/O error the database is tried afresh this often.
@@ -93,6 +96,8 @@ class Writer:
         self._lending: list[tuple[int, int]] = []  # recipients lent by the transaction under way
         self._adrift: list[tuple[int, int]] = []  # perhaps marked as lent, to nobody
         self.is_well = True  # False: after an I/O error, until writing has been proved again
+        self.is_tight = False  # told from outside: there is little room on the disk
+        self.spare_bytes = 0  # while it is tight: room inside the database, which never shrinks
         # None while unwell.
         self._connection: sqlite3.Connection | None = self._open(is_first=True)
 
@@ -130,19 +135,22 @@ class Writer:
             return self._transact(requests)
         except TemporaryError as error:
             return [error] * len(requests)
-        except Exception as error:  # a bug in one request; those beside it are tried alone
+        except Exception as error:  # a bug in one request, or no room for all of them at once
             trouble = self._trouble(error, requests)
-        if self._connection is None or isinstance(trouble, QueueFull) or len(requests) == 1:
+        if self._connection is None or len(requests) == 1:
             return [trouble] * len(requests)
-        # One bad request must not fail the others that happened to share its batch.
-        return [self.run([request])[0] for request in requests]
+        # One bad request must not fail the others that happened to share its batch; and where a
+        # large transaction finds no room, outcomes one by one may find it, and so make some.
+        middle = len(requests) // 2
+        return [*self.run(requests[:middle]), *self.run(requests[middle:])]
 
     def _transact(self, requests: list[Request]) -> list[Any]:
         connection = self._connection
         assert connection is not None
         accepts = [request for request in requests if isinstance(request, Accept)]
         rows = sum(len(accept.message.recipients) for accept in accepts)
-        if len(accepts) == len(requests) and rows <= MAX_ROWS and not self._adrift:
+        is_plain = not self._adrift and not self.is_tight
+        if len(accepts) == len(requests) and rows <= MAX_ROWS and is_plain:
             # A single statement is a transaction by itself.
             self._insert(accepts)
             return [None] * len(requests)
@@ -166,6 +174,9 @@ class Writer:
                         connection.execute(sql, values)
                 results.append(None)
         connection.execute("COMMIT")
+        if self.is_tight:
+            pages = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            self.spare_bytes = pages * PAGE_BYTES
         self._lending, self._adrift = [], []
         self._spool.discard(stale_files)
         return results
@@ -229,7 +240,9 @@ class Writer:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         _demand(connection, "journal_mode", "WAL", "wal")
         _demand(connection, "synchronous", "FULL", 2)
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        pages = reserve_bytes(self._path.parent) // 2 // PAGE_BYTES
+        pages = max(MIN_CHECKPOINT_PAGES, min(CHECKPOINT_PAGES, pages))
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")
         version = connection.execute("PRAGMA user_version").fetchone()[0]

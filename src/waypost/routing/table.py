@@ -13,10 +13,10 @@ from fnmatch import translate
 from typing import NamedTuple
 
 from waypost.mail import reply as replies
-from waypost.mail.address import Address, AddressLiteral, Domain, DomainPart, GeneralLiteral
+from waypost.mail.address import Address, AddressLiteral, Domain, DomainPart
 from waypost.mail.envelope import Arrival
 from waypost.mail.reply import Reply
-from waypost.net.gate import Gate, origin_of
+from waypost.net.gate import Gate, Origin, origin_of
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.routing.mailboxes import POSTMASTER, MailboxNames
@@ -148,15 +148,16 @@ class RoutingTable:
             refusal = self._why_not_for_stranger(ours, name, recipient, explain)
             if refusal is not None:
                 return Routing(recipient, refusal=refusal)
-        routes, refusal = self._by_rules(recipient, arrival, sender, explain)
-        if refusal is None and not routes:
+        routes, refusal, is_settled = self._by_rules(recipient, arrival, sender, explain)
+        if refusal is None and not is_settled:
+            # No rule matched, or all that did let others add to them: the usual way counts too.
             route, refusal = (
                 self._to_mailbox(name, arrival, explain)
                 if ours
                 else self._onward(recipient, arrival, explain)
             )
             if route is not None:
-                routes = [route]
+                routes.append(route)
         if refusal is not None:
             return Routing(recipient, refusal=refusal)
         return Routing(recipient, tuple(routes))
@@ -180,7 +181,8 @@ class RoutingTable:
 
     def _by_rules(
         self, recipient: Address, arrival: Arrival, sender: Address | None, explain: Explain
-    ) -> tuple[list[Route], Reply | None]:
+    ) -> tuple[list[Route], Reply | None, bool]:
+        """Routes, a refusal, and whether a rule had the last word."""
         routes: list[Route] = []
         for rule in self._settings.rules:
             if not _matches(rule, recipient, arrival, sender):
@@ -188,15 +190,19 @@ class RoutingTable:
             for target in rule.targets:
                 if target.kind == "reject":
                     explain("[[route]]", "route {!r} refuses it", rule.name)
-                    return [], rejection(target)
+                    return [], rejection(target), True
+                if target.kind == "direct":
+                    refusal = self._why_not_direct(recipient, arrival, Origin.ROUTED, explain)
+                    if refusal is not None:
+                        return [], refusal, True
                 if target.kind == "mailbox":
                     # The mailbox an address of that name reaches, however the rule spells it.
                     target = Target("mailbox", self._mailboxes.fold(target.argument))
                 explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
                 routes.append(Route(target, rule.name))
             if not rule.continues:
-                break
-        return routes, None
+                return routes, None, True
+        return routes, None, False
 
     def _to_mailbox(
         self, name: str, arrival: Arrival, explain: Explain
@@ -213,20 +219,32 @@ class RoutingTable:
     def _onward(
         self, recipient: Address, arrival: Arrival, explain: Explain
     ) -> tuple[Route | None, Reply | None]:
-        domain = recipient.domain
-        if isinstance(domain, GeneralLiteral):
-            explain("RFC 5321 §4.1.3", "no way leads to a general literal: refused")
-            return None, Reply(550, f"No way is known to {domain}", (1, 2))
-        if isinstance(domain, Domain):
+        if isinstance(recipient.domain, Domain):
             explain("[[route]]", "mail to names needs a route, and none matches: refused")
-            return None, Reply(550, f"No route to {domain} is set up here", (7, 1))
-        port = self._settings.delivery_port
-        reason = self._gate.refusal(domain.ip.packed, port, origin_of(arrival))
+            return None, Reply(550, f"No route to {recipient.domain} is set up here", (7, 1))
+        refusal = self._why_not_direct(recipient, arrival, origin_of(arrival), explain)
+        if refusal is not None:
+            return None, refusal
+        explain("networks.trusted", "straight to {}", recipient.domain)
+        return Route(Target("direct"), "literal in a trusted network"), None
+
+    def _why_not_direct(
+        self, recipient: Address, arrival: Arrival, origin: Origin, explain: Explain
+    ) -> Reply | None:
+        """Why mail cannot go straight to the recipient's own host; None: it can."""
+        domain = recipient.domain
+        if not isinstance(domain, AddressLiteral):
+            explain("RFC 5321 §4.1.3", "{} is no host's address: refused", domain)
+            return Reply(550, f"No way is known to {domain}", (1, 2))
+        if domain.ip == arrival.client_ip:
+            # The simplest of loops: two hubs that each take the other for the recipient's host.
+            explain("RFC 5321 §6.3", "it came from {}, and does not go back: refused", domain)
+            return replies.CAME_FROM_THERE
+        reason = self._gate.refusal(domain.ip.packed, self._settings.delivery_port, origin)
         if reason is not None:
             explain("networks.trusted", "{}: refused", reason)
-            return None, Reply(550, f"Mail to {domain} is not allowed from here", (7, 1))
-        explain("networks.trusted", "straight to {} port {}", domain, port)
-        return Route(Target("direct"), "literal in a trusted network"), None
+            return Reply(550, f"Mail to {domain} is not allowed from here", (7, 1))
+        return None
 
 
 def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address | None) -> bool:

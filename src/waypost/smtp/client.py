@@ -182,6 +182,15 @@ class ClientSession:
         accepted = sum(reply is None for reply in progress.replies)
         self._awaiting.extend([_Await.CONTENT] * (accepted if self._is_lmtp else 1))
 
+    def lost(self, reply: Reply) -> list[Reply] | None:
+        """The connection is gone in the middle of LMTP's answers: those that came stand, and the
+        rest is `reply`. None: no recipient has an answer yet.
+        """
+        progress = self._progress
+        if progress is None or not progress.content_answered:
+            return None
+        return [answer or reply for answer in progress.replies]
+
     def quit(self) -> None:
         """Say goodbye."""
         self._send(_Await.VOID, b"QUIT\r\n")
@@ -316,6 +325,7 @@ class ClientSession:
             while progress.replies[progress.content_answered] is not None:
                 progress.content_answered += 1
             progress.replies[progress.content_answered] = reply
+            progress.content_answered += 1
             if all(answer is not None for answer in progress.replies):
                 self._end(progress)
         else:

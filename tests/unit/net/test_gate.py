@@ -128,6 +128,14 @@ def test_each_origin(ip: str, allowed: str) -> None:
     assert found == allowed
 
 
+def test_a_route_opens_the_world_but_not_the_inside() -> None:
+    assert may("8.8.8.8", Origin.ROUTED)
+    assert may("10.9.0.2", Origin.ROUTED, 25, "10.9.0.0/24")
+    assert not may("10.9.1.2", Origin.ROUTED, 25, "10.9.0.0/24")
+    assert not may("169.254.169.254", Origin.ROUTED)
+    assert not may("127.0.0.1", Origin.ROUTED, 25, "10.9.0.0/24")
+
+
 def test_trusted_clients_reach_trusted_networks_and_no_others() -> None:
     assert may("10.9.0.2", Origin.TRUSTED, 25, "10.9.0.0/24")
     assert not may("10.9.1.2", Origin.TRUSTED, 25, "10.9.0.0/24")

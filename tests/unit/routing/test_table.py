@@ -433,6 +433,20 @@ def test_continue_looks_on_and_collects() -> None:
     assert any("copy" in step for step in steps)
 
 
+def test_continue_leaves_the_usual_way_in_place() -> None:
+    table = make_table(rule("copy", ["mailbox:copy"], continues=True))
+    assert outcome(table, "ann@plant.example") == "mailbox:copy mailbox:ann"
+    # What the usual way refuses is refused, whatever copies there would have been.
+    assert outcome(table, "ann@elsewhere.example") == "550 5.7.1"
+
+
+def test_direct_needs_a_literal_and_the_gate() -> None:
+    table = make_table(rule("out", ["direct"]))
+    assert outcome(table, "ann@[8.8.8.8]") == "direct"
+    assert outcome(table, "ann@elsewhere.example") == "550 5.1.2"
+    assert outcome(table, "ann@[169.254.169.254]") == "550 5.7.1"
+
+
 def test_reject_refuses_even_after_a_rule_that_continues() -> None:
     table = make_table(
         rule("copy", ["mailbox:copy"], continues=True), rule("no", ["reject:5.7.1 not here"])
