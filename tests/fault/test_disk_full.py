@@ -18,7 +18,7 @@ from tests.fault.ledger import MAILBOX, RELAY, Ledger
 from tests.fault.mail import LARGE, SMALL, make_mail, take_copies
 from tests.fault.sink import Sink, relay_config, running_sink
 from tests.fault.small_disk import Ballast, small_disk
-from tests.fault.waiting import QUICK_RETRY, check_log, wait_until, wait_until_drained
+from tests.fault.waiting import QUICK_RETRY, check_log, is_drained, wait_until, wait_until_drained
 from tests.support.hub import Hub
 
 Say = Callable[[str], None]
@@ -86,6 +86,29 @@ def test_filled_by_mail_that_cannot_leave(
         settle(hub, sink, ledger)
     finally:
         sink.close()
+
+
+@pytest.mark.parametrize("size", [INLINE, LARGE])
+def test_filled_by_mailboxes(start_hub: Callable[..., Hub], disk: Ballast, size: int) -> None:
+    """Their owners' mail and the queue share the disk; what the owners delete is room again."""
+    rng = random.Random(12)
+    ledger = Ledger()
+    with running_sink() as sink:
+        hub = start_hub(relay_config(sink) + QUICK_RETRY)
+        for round_number in range(2):
+            count = 0
+            while is_accepted(
+                submit(hub, ledger, f"{round_number}-{count}", size, MAILBOX, rng=rng)
+            ):
+                count += 1
+            assert count > 20
+
+            def is_empty() -> bool:
+                ledger.collect(MAILBOX, take_copies(hub.data / "mail"))
+                return is_drained(hub)
+
+            wait_until(is_empty, lambda: hub.log_text()[-4000:])
+        settle(hub, sink, ledger)
 
 
 @pytest.mark.parametrize("size", [SMALL, INLINE, LARGE])

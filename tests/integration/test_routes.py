@@ -67,7 +67,11 @@ def test_first_match_wins_unless_it_goes_on(start_hub: StartHub) -> None:
         hub.wait_for_mail("first")
         submit(smtp, "door@[127.0.0.1]", sender="ann@[127.0.0.1]")
         hub.wait_for_mail("first", 2)
-    assert len(hub.mailbox("copy")) == 1
+        assert len(hub.mailbox("copy")) == 1
+        # Where only routes match that go on, mail goes its usual way, too.
+        submit(smtp, "other@[127.0.0.1]", sender="cam1@[127.0.0.1]")
+        hub.wait_for_mail("copy", 2)
+        hub.wait_for_mail("other")
     assert hub.mailbox("second") == []
 
 

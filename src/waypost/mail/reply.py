@@ -111,7 +111,6 @@ BARE_LINE_ENDS = Reply(
     550, "The content holds a bare CR, a bare LF or a NUL (RFC 5321 2.3.8)", (6, 0)
 )
 LOOP = Reply(554, "Too many Received fields, this is a loop", (4, 6))
-CAME_FROM_THERE = Reply(554, "This mail came from that host, it would loop", (4, 6))
 NO_SUCH_MAILBOX = Reply(550, "No such mailbox here", (1, 1))
 RELAY_DENIED = Reply(550, "Relaying is not allowed for you", (7, 1))
 LOGIN_NEEDED = Reply(530, "Authentication required", (7, 0))

@@ -31,6 +31,8 @@ CHECKPOINT_PAGES = 2_000
 MIN_CHECKPOINT_PAGES = 16
 # Rows of one INSERT; with the widest table well below SQLite's 32,766 bound values.
 MAX_ROWS = 100
+# While the disk is nearly full the database gives back free pages no more often than this.
+SHRINK_EVERY_S = 10.0
 # After an I/O error the database is tried afresh this often.
 REVIVE_S = 1.0
 
@@ -97,7 +99,8 @@ class Writer:
         self._adrift: list[tuple[int, int]] = []  # perhaps marked as lent, to nobody
         self.is_well = True  # False: after an I/O error, until writing has been proved again
         self.is_tight = False  # told from outside: there is little room on the disk
-        self.spare_bytes = 0  # while it is tight: room inside the database, which never shrinks
+        self.spare_bytes = 0  # while it is tight: room inside the database
+        self._next_shrinking = 0.0
         # None while unwell.
         self._connection: sqlite3.Connection | None = self._open(is_first=True)
 
@@ -174,12 +177,32 @@ class Writer:
                         connection.execute(sql, values)
                 results.append(None)
         connection.execute("COMMIT")
-        if self.is_tight:
-            pages = connection.execute("PRAGMA freelist_count").fetchone()[0]
-            self.spare_bytes = pages * PAGE_BYTES
         self._lending, self._adrift = [], []
         self._spool.discard(stale_files)
+        if self.is_tight:
+            self._look_for_room()
         return results
+
+    def _look_for_room(self) -> None:
+        """Count the pages that mail has left behind, and give them back to the disk if they are
+        most of a small database: it does not shrink by itself, and mailboxes need room too.
+        """
+        connection = self._connection
+        assert connection is not None
+        spare = PAGE_BYTES * connection.execute("PRAGMA freelist_count").fetchone()[0]
+        used = PAGE_BYTES * connection.execute("PRAGMA page_count").fetchone()[0] - spare
+        self.spare_bytes = spare
+        # What is used is copied, in memory and through the log.
+        is_worth_it = used < reserve_bytes(self._path.parent) < spare
+        if not is_worth_it or time.monotonic() < self._next_shrinking:
+            return
+        self._next_shrinking = time.monotonic() + SHRINK_EVERY_S
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            self._trouble(error, [])
 
     def _trouble(self, error: Exception, requests: list[Request]) -> TemporaryError:
         """Roll back; decide whether the store can go on."""

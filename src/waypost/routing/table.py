@@ -236,10 +236,6 @@ class RoutingTable:
         if not isinstance(domain, AddressLiteral):
             explain("RFC 5321 §4.1.3", "{} is no host's address: refused", domain)
             return Reply(550, f"No way is known to {domain}", (1, 2))
-        if domain.ip == arrival.client_ip:
-            # The simplest of loops: two hubs that each take the other for the recipient's host.
-            explain("RFC 5321 §6.3", "it came from {}, and does not go back: refused", domain)
-            return replies.CAME_FROM_THERE
         reason = self._gate.refusal(domain.ip.packed, self._settings.delivery_port, origin)
         if reason is not None:
             explain("networks.trusted", "{}: refused", reason)
