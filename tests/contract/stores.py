@@ -4,6 +4,7 @@ make it fail, and look at what it keeps.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -121,8 +122,9 @@ class SqliteBench:
         return self._store
 
     async def close(self) -> None:
-        if self._store is not None and self._spool is not None:
+        if self._spool is not None:
             await self._spool.close()
+        if self._store is not None:
             await self._store.close()
         self._store = self._spool = None
 
@@ -138,7 +140,8 @@ class SqliteBench:
         writer: ContentWriter = self._spool.create(name, lambda: None)
         writer.write(b"x" * size)
         content = writer.finish()
-        stored = content if isinstance(content, FileContent) else await _future(content)
+        assert isinstance(content, asyncio.Future)
+        stored = await content
         assert isinstance(stored, FileContent)
         return stored
 
@@ -177,10 +180,6 @@ class SqliteBench:
     def on_small_disk(self) -> Iterator[tuple[StoreBench, Ballast]]:
         with small_disk(self.directory.with_name("small-disk"), 16) as ballast:
             yield SqliteBench(ballast.directory / "data", self._monkeypatch), ballast
-
-
-async def _future(content: Any) -> Any:
-    return await content
 
 
 IMPLEMENTATIONS: dict[str, Callable[[Path, pytest.MonkeyPatch], StoreBench]] = {

@@ -26,7 +26,7 @@ from tests.contract.mail import (
     result,
     settlement,
 )
-from tests.contract.stores import IMPLEMENTATIONS, StoreBench
+from tests.contract.stores import IMPLEMENTATIONS, SqliteBench, StoreBench
 from waypost.errors import QueueFull, StoreUnavailable
 from waypost.mail import reply as replies
 from waypost.mail.address import Address
@@ -238,11 +238,16 @@ async def test_queue_ids_are_unique_and_grow_over_restarts(bench: StoreBench) ->
 
 
 @on_loop
-async def test_only_one_process_owns_a_store(bench: StoreBench) -> None:
+async def test_only_one_process_owns_an_embedded_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = SqliteBench(tmp_path / "data", monkeypatch)
+    twin = SqliteBench(tmp_path / "data", monkeypatch)
     async with opened(bench):
         with pytest.raises(StoreInUse):
-            await type(bench)(bench.directory, bench._monkeypatch).open()  # type: ignore[attr-defined, call-arg]
-    async with opened(bench):
+            await twin.open()
+        await twin.close()
+    async with opened(twin):
         pass  # the first has let go
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import smtplib
+from contextlib import nullcontext
 
 from tests.fault.ledger import MAILBOX, RELAY, Ledger, Sent
 from tests.fault.mail import make_mail, random_size
@@ -23,15 +24,21 @@ def recipients_of(sent: Sent, rng: random.Random) -> list[str]:
 
 
 def submit(
-    hub: Hub, ledger: Ledger, ident: str, size: int, *places: str, rng: random.Random
+    hub: Hub,
+    ledger: Ledger,
+    ident: str,
+    size: int,
+    *places: str,
+    rng: random.Random,
+    session: smtplib.SMTP | None = None,  # None: one for this mail alone
 ) -> str | None:
-    """Send one mail in a session of its own; its final reply, or None: cut off."""
+    """Send one mail; its final reply, or None: cut off."""
     sent = ledger.open(ident, *places)
     mail = make_mail(ident, size, rng)
     has_begun = False
     try:
-        with hub.smtp() as session:
-            session.ehlo("client.test")
+        with hub.smtp() if session is None else nullcontext(session) as session:
+            session.ehlo_or_helo_if_needed()
             for code, text in (
                 session.mail("client@[127.0.0.1]"),
                 *(session.rcpt(path) for path in recipients_of(sent, rng)),
@@ -42,7 +49,9 @@ def submit(
             return _note(sent, *session.data(mail))
     except smtplib.SMTPDataError as error:
         return _note(sent, error.smtp_code, error.smtp_error)
-    except (OSError, smtplib.SMTPException):
+    except (OSError, smtplib.SMTPException) as error:
+        if "timed out" in str(error):
+            raise AssertionError(f"no answer:\n{hub.log_text()[-4000:]}") from error
         sent.cut += has_begun
         return None
 

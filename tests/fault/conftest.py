@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fault.sink import Sink, absent
 from tests.support.hub import Hub
 from tests.support.postfix import install
 
@@ -65,6 +66,13 @@ def seed(request: pytest.FixtureRequest) -> int:
 def programs() -> None:
     """strace, from its Debian package."""
     install("strace")
+
+
+@pytest.fixture
+def absent_sink() -> Iterator[Sink]:
+    """A sink that does not listen yet: mail for it waits in the queue."""
+    with absent() as sink:
+        yield sink
 
 
 @pytest.fixture

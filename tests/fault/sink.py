@@ -14,8 +14,8 @@ from tests.support.ports import free_port
 class Sink:
     """Lives in a thread of its own; what it has answered with 250 is in `copies`."""
 
-    def __init__(self, port: int | None = None) -> None:
-        self.port = port or free_port()
+    def __init__(self) -> None:
+        self.port = free_port()
         self._copies: list[Copy] = []
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
@@ -53,6 +53,9 @@ class Sink:
 
     def close(self) -> None:
         """End all of it."""
+        if not self._thread.is_alive():
+            self._loop.close()
+            return
 
         async def end() -> None:
             if self._server is not None:
@@ -92,14 +95,21 @@ class Sink:
 
 
 @contextmanager
-def running_sink(port: int | None = None) -> Iterator[Sink]:
-    """A sink that ends with the block."""
-    sink = Sink(port)
-    sink.start()
+def absent() -> Iterator[Sink]:
+    """A sink that does not listen yet, and ends with the block."""
+    sink = Sink()
     try:
         yield sink
     finally:
         sink.close()
+
+
+@contextmanager
+def running_sink() -> Iterator[Sink]:
+    """A sink that listens and ends with the block."""
+    with absent() as sink:
+        sink.start()
+        yield sink
 
 
 def relay_config(sink: Sink) -> str:

@@ -61,35 +61,31 @@ def settle(hub: Hub, sink: Sink, ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, INLINE, LARGE, 1_500_000])
 def test_filled_by_mail_that_cannot_leave(
-    start_hub: Callable[..., Hub], disk: Ballast, size: int, say: Say
+    disk: Ballast, absent_sink: Sink, start_hub: Callable[..., Hub], size: int, say: Say
 ) -> None:
     rng = random.Random(7)
     ledger = Ledger()
-    sink = Sink()  # not there yet
-    hub = start_hub(relay_config(sink) + QUICK_RETRY)
+    hub = start_hub(relay_config(absent_sink) + QUICK_RETRY)
     if size == SMALL:
         disk.fill(but_bytes=5_000_000)  # or it would take thousands of them
     taken = fill_by_mail(hub, ledger, rng, size)
     say(f"{taken} mails of {size} octets fit; then 452 4.3.1")
     assert taken > 2
-    try:
-        disk.drop()
-        sink.start()  # mail leaves, room comes back, nobody restarts anything
-        tries = 0
+    disk.drop()
+    absent_sink.start()  # mail leaves, room comes back, nobody restarts anything
+    tries = 0
 
-        def takes_mail() -> bool:
-            nonlocal tries
-            tries += 1
-            return is_accepted(submit(hub, ledger, f"again-{tries}", size, MAILBOX, rng=rng))
+    def takes_mail() -> bool:
+        nonlocal tries
+        tries += 1
+        return is_accepted(submit(hub, ledger, f"again-{tries}", size, MAILBOX, rng=rng))
 
-        wait_until(takes_mail, lambda: hub.log_text()[-4000:], pause_s=0.1)
-        settle(hub, sink, ledger)
-    finally:
-        sink.close()
+    wait_until(takes_mail, lambda: hub.log_text()[-4000:], pause_s=0.1)
+    settle(hub, absent_sink, ledger)
 
 
 @pytest.mark.parametrize("size", [INLINE, LARGE])
-def test_filled_by_mailboxes(start_hub: Callable[..., Hub], disk: Ballast, size: int) -> None:
+def test_filled_by_mailboxes(disk: Ballast, start_hub: Callable[..., Hub], size: int) -> None:
     """Their owners' mail and the queue share the disk; what the owners delete is room again."""
     rng = random.Random(12)
     ledger = Ledger()
@@ -113,7 +109,7 @@ def test_filled_by_mailboxes(start_hub: Callable[..., Hub], disk: Ballast, size:
 
 @pytest.mark.parametrize("size", [SMALL, INLINE, LARGE])
 def test_full_in_the_middle_of_a_transaction(
-    start_hub: Callable[..., Hub], disk: Ballast, size: int
+    disk: Ballast, start_hub: Callable[..., Hub], size: int
 ) -> None:
     """MAIL and DATA still found room; the content does not."""
     rng = random.Random(8)
@@ -154,11 +150,10 @@ def stuffed(mail: bytes) -> bytes:
 
 
 def test_many_clients_run_into_a_full_disk_together(
-    start_hub: Callable[..., Hub], disk: Ballast
+    disk: Ballast, absent_sink: Sink, start_hub: Callable[..., Hub]
 ) -> None:
     ledgers = [Ledger() for _ in range(12)]
-    sink = Sink()
-    hub = start_hub(relay_config(sink) + QUICK_RETRY)
+    hub = start_hub(relay_config(absent_sink) + QUICK_RETRY)
     disk.fill(but_bytes=8_000_000)
 
     def run(number: int, ledger: Ledger) -> None:
@@ -179,20 +174,18 @@ def test_many_clients_run_into_a_full_disk_together(
         whole.sent.update(ledger.sent)
     assert any(sent.refused for sent in whole.sent.values())
     assert len(whole.sent) == 12 * 20
-    try:
-        disk.drop()
-        sink.start()
-        settle(hub, sink, whole)
-    finally:
-        sink.close()
+    disk.drop()
+    absent_sink.start()
+    settle(hub, absent_sink, whole)
 
 
-def test_started_on_a_full_disk(start_hub: Callable[..., Hub], disk: Ballast) -> None:
+def test_started_on_a_full_disk(
+    disk: Ballast, absent_sink: Sink, start_hub: Callable[..., Hub]
+) -> None:
     """It may refuse to start, and says why; once there is room it has all its mail."""
     rng = random.Random(9)
     ledger = Ledger()
-    sink = Sink()
-    config = relay_config(sink) + QUICK_RETRY
+    config = relay_config(absent_sink) + QUICK_RETRY
     hub = start_hub(config)
     for number, size in enumerate((SMALL, INLINE, LARGE)):
         submit(hub, ledger, f"mail-{number}", size, RELAY, rng=rng)
@@ -205,11 +198,8 @@ def test_started_on_a_full_disk(start_hub: Callable[..., Hub], disk: Ballast) ->
         disk.drop()
         hub.start()
     disk.drop()
-    try:
-        sink.start()
-        settle(hub, sink, ledger)
-    finally:
-        sink.close()
+    absent_sink.start()
+    settle(hub, absent_sink, ledger)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
@@ -223,15 +213,14 @@ def test_a_full_disk_for_mailboxes_defers_delivery_only(
         config = f'[mailboxes]\nroot = "{root}"\n'
         hub = start_hub(relay_config(sink) + config + QUICK_RETRY)
         submit(hub, ledger, "before", size, MAILBOX, rng=rng)
-        hub_waits = "452 4.2.2"
         wait_until_drained(hub)
         boxes.fill()
         for number in range(3):
             assert is_accepted(submit(hub, ledger, f"full-{number}", size, MAILBOX, rng=rng))
         submit(hub, ledger, "elsewhere", size, RELAY, rng=rng)
-        hub.wait_for_log(hub_waits)
+        hub.wait_for_log("452 4.2.2")
         wait_until(lambda: sink.has_copies, hub.log_text)
-        assert not list(root.glob("*/tmp/*"))
+        wait_until(lambda: not list(root.glob("*/tmp/*")), hub.log_text)
         boxes.drop()
         wait_until_drained(hub)
         ledger.collect(MAILBOX, take_copies(root))
@@ -242,13 +231,12 @@ def test_a_full_disk_for_mailboxes_defers_delivery_only(
 
 @pytest.mark.parametrize(("size", "limit"), [(INLINE, 1_000_000), (3_000_000, 2_000_000)])
 def test_a_limit_on_file_sizes_is_no_false_250(
-    start_hub: Callable[..., Hub], size: int, limit: int
+    absent_sink: Sink, start_hub: Callable[..., Hub], size: int, limit: int
 ) -> None:
     """As a quota: a write fails with another error than ENOSPC, in the database at first."""
     rng = random.Random(11)
     ledger = Ledger()
-    sink = Sink()
-    config = relay_config(sink) + QUICK_RETRY
+    config = relay_config(absent_sink) + QUICK_RETRY
     hub = start_hub(config)
     hub.kill()
     limited = Hub(hub.directory, config, port=hub.port, prefix=("prlimit", f"--fsize={limit}"))
@@ -261,8 +249,5 @@ def test_a_limit_on_file_sizes_is_no_false_250(
         assert any(reply.startswith("45") for reply in replies)
         limited.kill()
     hub.start()
-    try:
-        sink.start()
-        settle(hub, sink, ledger)
-    finally:
-        sink.close()
+    absent_sink.start()
+    settle(hub, absent_sink, ledger)

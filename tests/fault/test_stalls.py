@@ -6,8 +6,8 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,11 @@ def relay_config(port: int, domain: str = "sink.test") -> str:
 def leased(hub: Hub) -> int:
     """Recipients under way."""
     return History(hub.data).counts().get("leased", 0)
+
+
+def delivered(hub: Hub) -> list[Path]:
+    """The files in all mailboxes."""
+    return list((hub.data / "mail").glob("*/new/*"))
 
 
 def check_delivered(hub: Hub, ledger: Ledger, peer: ScriptedPeer, *, extra: int) -> None:
@@ -69,7 +74,11 @@ def test_a_peer_that_falls_silent_delays_its_own_mail_only(
             submit(hub, ledger, f"other-{number}", size, MAILBOX, rng=rng)
         wait_until(lambda: leased(hub) == 1, hub.log_text)
         # Now it is cut off, and comes back in good health.
-        peer.stop()
+        with ThreadPoolExecutor(1) as thread:
+            stopped = thread.submit(peer.stop)
+            wait_until(lambda: leased(hub) == 0, hub.log_text)
+            silent.go_on()
+            stopped.result()
         peer.start()
         # Where it had all the content it may have kept it without our knowing.
         check_delivered(hub, ledger, peer, extra=1 if step == "CONTENT" else 0)
@@ -89,10 +98,13 @@ def test_a_peer_that_hangs_up_gets_the_mail_again(start_hub: Callable[..., Hub],
 
 
 @contextmanager
-def deaf_peer(port: int) -> Iterator[list[socket.socket]]:
-    """A peer that takes the envelope of one mail, asks for the content, and never reads it."""
-    connections: list[socket.socket] = []
-    with socket.socket() as listening:
+def deaf_peer(port: int) -> Iterator[Future[socket.socket]]:
+    """A peer that takes the envelope of one mail, asks for the content, and never reads it.
+
+    Gives the connection, from then on.
+    """
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         listening.bind(("127.0.0.1", port))
@@ -100,7 +112,7 @@ def deaf_peer(port: int) -> Iterator[list[socket.socket]]:
         listening.settimeout(30)
 
         def converse() -> socket.socket:
-            connection, _ = listening.accept()
+            connection = stack.enter_context(listening.accept()[0])
             connection.settimeout(30)
             connection.sendall(b"220 deaf.test\r\n")
             seen = b""
@@ -110,23 +122,28 @@ def deaf_peer(port: int) -> Iterator[list[socket.socket]]:
                 connection.sendall(b"354 Go on\r\n" if command == b"DATA" else b"250 Ok\r\n")
             return connection
 
-        try:
-            with ThreadPoolExecutor(1) as thread:
-                taken = thread.submit(converse)
-                yield connections
-                connections.append(taken.result())
-        finally:
-            for connection in connections:
-                connection.close()
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        yield thread.submit(converse)
 
 
-def test_a_peer_that_stops_reading_holds_up_nobody_else(start_hub: Callable[..., Hub]) -> None:
+@pytest.mark.parametrize("size", [SMALL, LARGE, HUGE])
+@pytest.mark.parametrize("waits", [True, False], ids=["waits", "hangs-up-at-once"])
+def test_a_peer_that_stops_reading_holds_up_nobody_else(
+    start_hub: Callable[..., Hub], size: int, waits: bool
+) -> None:
     rng = random.Random(20)
     ledger = Ledger()
     port = free_port()
     hub = start_hub(relay_config(port))
-    with deaf_peer(port):
-        submit(hub, ledger, "stalled", HUGE, RELAY, rng=rng)
+    with deaf_peer(port) as connection:
+        submit(hub, ledger, "stalled", size, RELAY, rng=rng)
+        asked = connection.result()
+        if waits:
+            assert asked.recv(1, socket.MSG_PEEK)  # content is on its way
+            for number in range(5):
+                submit(hub, ledger, f"other-{number}", SMALL, MAILBOX, rng=rng)
+            wait_until(lambda: len(delivered(hub)) == 5, hub.log_text)
+            assert leased(hub) == 1
     # It has hung up in the middle of the content; here comes a better one.
     with ScriptedPeer(port=port) as peer:
         check_delivered(hub, ledger, peer, extra=0)
@@ -147,10 +164,11 @@ def test_many_mails_for_a_silent_peer_hold_up_nobody_else(start_hub: Callable[..
                 assert session.data(b"Subject: many\r\n\r\n")[0] == 250
         silent[0].wait_until_reached()
         submit(hub, ledger, "other", SMALL, MAILBOX, rng=rng)
-        wait_until(
-            lambda: len(list((hub.data / "mail").glob("*/new/*"))) == 1,
-            lambda: hub.log_text()[-2000:],
-        )
+        wait_until(lambda: len(delivered(hub)) == 1, lambda: hub.log_text()[-2_000:])
+        assert len(peer.mails) == 0
+        hub.kill()  # a stop would wait for the silent peer
+        for pause in silent:
+            pause.go_on()
 
 
 # Hubs.
@@ -254,7 +272,7 @@ def test_slow_clients_hold_up_nobody_else(start_hub: Callable[..., Hub]) -> None
     for number in range(20):
         submit(hub, ledger, f"quick-{number}", (SMALL, LARGE)[number % 2], MAILBOX, rng=rng)
     assert ledger.acknowledged == 20
-    wait_until(lambda: len(list((hub.data / "mail").glob("*/new/*"))) == 20, hub.log_text)
+    wait_until(lambda: len(delivered(hub)) == 20, hub.log_text)
     for sent, client, octets in mails:
         client.socket.sendall(octets[-1_000:] + b".\r\n")
         reply = client.reply()

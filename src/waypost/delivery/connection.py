@@ -158,6 +158,8 @@ class SmtpConnection(asyncio.Protocol):
     async def _send_content(self, message: QueuedMessage, *, is_chunked: bool) -> None:
         transport = self._transport
         assert transport is not None
+        if self._broken is not None:
+            raise self._broken
         self.has_sent_content = True
         encoder = None if is_chunked else DataEncoder()
         if is_chunked:
@@ -187,6 +189,8 @@ class SmtpConnection(asyncio.Protocol):
         with source:
             piece = message.prepend
             while piece:
+                if self._broken is not None:
+                    raise self._broken
                 transport.write(piece if encoder is None else encoder.encode(piece))
                 self.deadline = time.monotonic() + BLOCK_S
                 await self._writable.wait()
@@ -196,8 +200,8 @@ class SmtpConnection(asyncio.Protocol):
                 except OSError as error:
                     self.abort()
                     raise StoreUnavailable("the content cannot be read") from error
-                if self._broken is not None:
-                    raise self._broken
+        if self._broken is not None:
+            raise self._broken
         if encoder is not None:
             if not encoder.is_canonical:
                 self.abort()

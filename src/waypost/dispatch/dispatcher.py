@@ -31,17 +31,30 @@ LEASE_BATCH = 200
 FIRST_WINDOW = 5
 # After a failed connect the destination is left alone this long; its mail is deferred unasked.
 DOWN_S = 30.0
+# When all places are taken, mail that waits for a host from which nothing has come back for this
+# long is put off, so that mail for others has its turn.
+STALL_S = 5.0
 # A settlement the store could not take is offered again after this long.
 SETTLE_AGAIN_S = 1.0
 
 _FORBIDDEN = Reply(550, "The next host may not be contacted from here", (4, 4))
 _SILENT_FAILURE = deferred("Delivery failed for a reason the log has")
+_STALLED = deferred("The next host is slow to answer, and other mail had to go first", (4, 2))
 
 
 class _Destination:
     """Jobs that share a next hop."""
 
-    __slots__ = ("down_reply", "down_until", "key", "running", "transport", "waiting", "window")
+    __slots__ = (
+        "answered_at",
+        "down_reply",
+        "down_until",
+        "key",
+        "running",
+        "transport",
+        "waiting",
+        "window",
+    )
 
     def __init__(self, key: str, transport: Transport) -> None:
         self.key = key
@@ -49,6 +62,7 @@ class _Destination:
         self.waiting: deque[DeliveryJob] = deque()
         self.running = 0
         self.window = min(FIRST_WINDOW, transport.window())
+        self.answered_at = time.monotonic()  # when an attempt has ended last, or its creation
         self.down_until = 0.0  # monotonic
         self.down_reply: Reply | None = None  # None: not known to be down
 
@@ -83,7 +97,11 @@ class Dispatcher:
             capacity = MAX_ACTIVE - len(self._jobs_left)
             if capacity <= 0:
                 self._room.clear()
-                await self._room.wait()
+                try:
+                    async with asyncio.timeout(STALL_S):
+                        await self._room.wait()
+                except TimeoutError:
+                    await self._put_off_stalled()
                 continue
             try:
                 messages = await self._store.lease(min(capacity, LEASE_BATCH))
@@ -105,6 +123,15 @@ class Dispatcher:
             await asyncio.wait(self._tasks, timeout=limit_s)
         for task in self._tasks:
             task.cancel()
+
+    async def _put_off_stalled(self) -> None:
+        """Make room: what waits for hosts that keep us waiting goes back to the store."""
+        before = time.monotonic() - STALL_S
+        for destination in list(self._destinations.values()):
+            if destination.answered_at < before:
+                waiting, destination.waiting = destination.waiting, deque()
+                for job in waiting:
+                    await self._settle(job, [_outcome(_STALLED)] * len(job.recipients))
 
     def forget_trouble(self) -> None:
         """An operator says: try all destinations again."""
@@ -153,6 +180,7 @@ class Dispatcher:
         job: DeliveryJob | None = first
         while job is not None:
             outcomes = await self._attempt(destination, job)
+            destination.answered_at = time.monotonic()
             await self._settle(job, outcomes)
             job = None
             if destination.waiting and destination.running <= destination.window:
@@ -174,6 +202,8 @@ class Dispatcher:
             return [_outcome(destination.down_reply)] * len(job.recipients)
         try:
             outcomes = await destination.transport.deliver(job)
+            if len(outcomes) != len(job.recipients):
+                raise ValueError(f"{len(outcomes)} outcomes for {len(job.recipients)} recipients")
         except PeerUnreachable as error:
             reply = Reply(451, f"{error}", (4, 1 if error.never_connected else 2))
             destination.window = max(1, destination.window // 2)
@@ -208,7 +238,10 @@ class Dispatcher:
         ]
         reports: Sequence[QueuedMessage] = ()
         if message.envelope.reverse_path is not None and any(map(_may_report, results)):
-            reports = await self._reporter.reports(message, results, now)
+            try:
+                reports = await self._reporter.reports(message, results, now)
+            except Exception as error:  # the outcomes stand; the log and the trace have them
+                self._log.event("bug", id=message.queue_id, task="report", why=repr(error))
         self._offer(Settlement(message, results, now, reports))
         for result in results:
             self._log.event(

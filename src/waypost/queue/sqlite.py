@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost.batching import BatchWorker
+from waypost.durable import sync_directory
 from waypost.errors import QueueFull, StoreUnavailable, TemporaryError, WaypostError
 from waypost.mail import reply as replies
 from waypost.mail.envelope import QueueId, RecipientStatus
@@ -66,6 +67,9 @@ class SqliteStore:
         except (sqlite3.Error, StoreUnavailable) as error:
             self._lock.close()
             raise StoreUnavailable(f"queue.db: {error}") from error
+        # The database was synced under its name; the directory's own name may be new, too.
+        with contextlib.suppress(PermissionError):
+            sync_directory(directory.parent)
         self._fresh: deque[QueuedMessage] = deque()
         self._fresh_bytes = 0
         self._changed = asyncio.Event()
