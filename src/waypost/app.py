@@ -144,7 +144,8 @@ class Hub:
     async def run(self) -> None:
         """Start, serve until told to stop, drain. Raises OSError when an address is taken."""
         log = self._log
-        swept = await asyncio.to_thread(self._spool.sweep, self._store.live_content)
+        live = await self._store.live_content(await asyncio.to_thread(self._spool.names))
+        swept = await asyncio.to_thread(self._spool.sweep, live)
         if swept:
             log.event("swept", files=swept)
         loop = asyncio.get_running_loop()

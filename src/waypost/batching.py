@@ -1,11 +1,10 @@
-"""One thread that takes all the work waiting, does it in one go, and answers all at once.
+"""All the work that waits is done in one go, and answered all at once.
 
 This is how syncs are shared: while one batch is being made durable the next one gathers, with no
 timer and no delay added. The queue's commits, the spool and the Maildirs work this way.
 
-Work is handed over once in a turn of the loop and only when the thread is free. Handing over each
-request by itself would wake the thread for the first and leave it with batches of one, and every
-wake-up makes the two threads fight for the interpreter.
+Work is handed over once in a turn of the loop and only when whoever does it is free. Handing over
+each request by itself would wake it for the first and leave it with batches of one.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 # The longest that a batch gathers while more keeps coming, well below what a sync takes on most
 # disks.
@@ -24,25 +23,25 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
-class BatchWorker(Generic[Request, Result]):
-    """Runs `run` in a thread of its own on lists of requests.
+# Is given the results of a batch: one result, or one exception, for each request, in order.
+Done = Callable[[list[Any]], None]
 
-    `run` returns one result, or one exception, for each request, in order; an exception it
-    raises goes to every request of that batch. Made and used on the event loop's thread.
+
+class Batches(Generic[Request, Result]):
+    """Gathers requests and hands them, a batch at a time, to whoever does the work.
+
+    `start(requests, done)` begins the work of a batch; `done` is called, on the event loop's
+    thread, when it is done. Made and used on that thread, too.
     """
 
-    def __init__(self, name: str, run: Callable[[list[Request]], list[Result | Exception]]) -> None:
-        self._run = run
+    def __init__(self, start: Callable[[list[Request], Done], None]) -> None:
+        self._start = start
         self._loop = asyncio.get_running_loop()
         self._requests: list[Request] = []
         self._futures: list[asyncio.Future[Result]] = []
-        self._is_busy = False  # the thread has a batch, or is about to be given one
+        self._is_busy = False  # a batch is under way, or about to be
         self._idle = asyncio.Event()
         self._idle.set()
-        self._batches: SimpleQueue[tuple[list[Request], list[asyncio.Future[Result]]] | None]
-        self._batches = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
 
     def submit(self, request: Request) -> asyncio.Future[Result]:
         """Hand over a request; the future is resolved when its batch is done."""
@@ -55,11 +54,9 @@ class BatchWorker(Generic[Request, Result]):
             self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_S)
         return future
 
-    async def close(self) -> None:
-        """Finish what waits, then end the thread."""
+    async def finish(self) -> None:
+        """Return when nothing waits any more."""
         await self._idle.wait()
-        self._batches.put(None)
-        await asyncio.to_thread(self._thread.join)
 
     def _gather(self, seen: int, deadline: float) -> None:
         """Hand over once a turn of the loop brought nothing new, or time is up."""
@@ -70,12 +67,11 @@ class BatchWorker(Generic[Request, Result]):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        self._batches.put((self._requests, self._futures))
+        requests, futures = self._requests, self._futures
         self._requests, self._futures = [], []
+        self._start(requests, lambda results: self._done(futures, results))
 
-    def _done(
-        self, futures: list[asyncio.Future[Result]], results: list[Result | Exception]
-    ) -> None:
+    def _done(self, futures: list[asyncio.Future[Result]], results: list[Any]) -> None:
         if self._requests:
             self._hand_over()
         else:
@@ -89,14 +85,33 @@ class BatchWorker(Generic[Request, Result]):
             else:
                 future.set_result(result)
 
-    # In the thread.
+
+class BatchWorker(Batches[Request, Result]):
+    """Batches for a thread of its own.
+
+    `run` returns one result, or one exception, for each request, in order; an exception it
+    raises goes to every request of that batch.
+    """
+
+    def __init__(self, name: str, run: Callable[[list[Request]], list[Result | Exception]]) -> None:
+        super().__init__(lambda requests, done: self._batches.put((requests, done)))
+        self._run = run
+        self._batches: SimpleQueue[tuple[list[Request], Done] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Finish what waits, then end the thread."""
+        await self.finish()
+        self._batches.put(None)
+        await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
         while (batch := self._batches.get()) is not None:
-            requests, futures = batch
+            requests, done = batch
             results: list[Result | Exception]
             try:
                 results = self._run(requests)
             except Exception as error:  # the batch fails as a whole, the thread lives on
                 results = [error] * len(requests)
-            self._loop.call_soon_threadsafe(self._done, futures, results)
+            self._loop.call_soon_threadsafe(done, results)

@@ -16,6 +16,7 @@ from waypost.errors import StoreUnavailable
 from waypost.mail.envelope import QueuedRecipient, QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.queue import schema
+from waypost.queue.rows import read_message, read_recipient
 from waypost.queue.store import decode_queue_id
 
 
@@ -147,7 +148,7 @@ class History:
 
     def _entry(self, connection: sqlite3.Connection, row: Sequence[Any]) -> Entry:
         recipients = tuple(
-            schema.read_recipient(found)
+            read_recipient(found)
             for found in connection.execute(
                 f"{schema.SELECT_RECIPIENT} WHERE queue_id = ? ORDER BY number", (row[0],)
             )
@@ -160,5 +161,5 @@ class History:
                 (row[0],),
             )
         )
-        message = schema.read_message(row, None, None, recipients)
+        message = read_message(row, None, None, recipients)
         return Entry(message, row[16], row[2], recipients, attempts)

@@ -1,27 +1,4 @@
-"""The tables of queue.db, and rows into values and back."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from ipaddress import ip_address
-from typing import Any
-
-from waypost.mail.address import Address, IPAddress
-from waypost.mail.envelope import (
-    Arrival,
-    Body,
-    Envelope,
-    Notify,
-    OutcomeKind,
-    QueuedRecipient,
-    Recipient,
-    RecipientStatus,
-    Ret,
-)
-from waypost.mail.message import QueuedMessage
-from waypost.queue.spool import FileContent, InlineContent, Spool, StoredContent
-from waypost.queue.store import encode_queue_id
+"""The tables of queue.db, and the texts that read and write them."""
 
 VERSION = 1
 
@@ -129,9 +106,14 @@ CREATE TRIGGER finish_recipient INSTEAD OF INSERT ON new_outcome BEGIN
 END;
 """
 
-# Values of a row given to the two views above.
+# Values of a row given to the two views above, and to a table.
 NEW_MESSAGE_COLUMNS = 28
 NEW_OUTCOME_COLUMNS = 7
+ATTEMPT_COLUMNS = 6
+RETRY_RECIPIENT = (
+    "UPDATE recipient SET status = ?, attempts = attempts + 1, next_attempt_at = ?, warned = ?,"
+    " last_reply = ?, last_hop = ? WHERE queue_id = ? AND number = ?"
+)
 _RECIPIENT_FIELDS = (
     "queue_id, number, forward_path, original_recipient, notify, target, rule, status, attempts,"
     " next_attempt_at, warned, last_reply, last_hop, outcome, finished_at"
@@ -142,117 +124,3 @@ SELECT_MESSAGE = (
     " content_name, prepend"
 )
 SELECT_RECIPIENT = f"SELECT {_RECIPIENT_FIELDS} FROM recipient"
-
-
-@lru_cache(maxsize=4096)
-def ip_text(ip: IPAddress) -> str:
-    """The text of an address, made once for each client."""
-    return str(ip)
-
-
-@lru_cache(maxsize=4096)
-def _ip_value(text: str) -> IPAddress:
-    return ip_address(text)
-
-
-def new_message_rows(
-    number: int, message: QueuedMessage, status: RecipientStatus, next_attempt_at: float | None
-) -> Iterator[tuple[Any, ...]]:
-    """The rows for new_message: one for each recipient, the content with the first."""
-    envelope, arrival, content = message.envelope, message.arrival, message.content
-    about_message = (
-        number,
-        message.accepted_at,
-        None,
-        None if envelope.reverse_path is None else str(envelope.reverse_path),
-        envelope.body,
-        envelope.smtputf8,
-        envelope.envid,
-        envelope.ret,
-        arrival.protocol,
-        None if arrival.client_ip is None else ip_text(arrival.client_ip),
-        None if arrival.local_ip is None else ip_text(arrival.local_ip),
-        arrival.helo,
-        arrival.listener,
-        arrival.trusted,
-        message.reports_allowed,
-        message.is_eight_bit,
-        content.size,
-        content.path.name if isinstance(content, FileContent) else None,
-        message.prepend,
-    )
-    octets = content.inline
-    for queued in message.recipients:
-        recipient = queued.recipient
-        yield (
-            *about_message,
-            octets,
-            queued.number,
-            str(recipient.forward_path),
-            recipient.original_recipient,
-            recipient.notify,
-            queued.target,
-            queued.rule,
-            int(status),
-            next_attempt_at,
-        )
-        octets = None
-
-
-def read_recipient(row: Sequence[Any]) -> QueuedRecipient:
-    """A recipient from its row, as SELECT_RECIPIENT gives it."""
-    return QueuedRecipient(
-        number=row[1],
-        recipient=Recipient(
-            Address.parse(row[2]), row[3], None if row[4] is None else Notify(row[4])
-        ),
-        target=row[5],
-        rule=row[6],
-        status=RecipientStatus(row[7]),
-        attempts=row[8],
-        next_attempt_at=row[9],
-        warned=bool(row[10]),
-        last_reply=row[11],
-        last_hop=row[12],
-        outcome=None if row[13] is None else OutcomeKind(row[13]),
-        finished_at=row[14],
-    )
-
-
-def read_message(
-    row: Sequence[Any],
-    octets: bytes | None,
-    spool: Spool | None,
-    recipients: Sequence[QueuedRecipient],
-) -> QueuedMessage:
-    """A message from its row, as SELECT_MESSAGE gives it.
-
-    `octets` None: the content is in the spool or gone; `spool` None: it is not wanted.
-    """
-    content: StoredContent = InlineContent(octets or b"")
-    if octets is None and spool is not None and row[17] is not None:
-        content = FileContent(spool.path_of(row[17]), row[16])
-    return QueuedMessage(
-        queue_id=encode_queue_id(row[0]),
-        envelope=Envelope(
-            reverse_path=None if row[3] is None else Address.parse(row[3]),
-            body=None if row[4] is None else Body(row[4]),
-            smtputf8=bool(row[5]),
-            envid=row[6],
-            ret=None if row[7] is None else Ret(row[7]),
-        ),
-        arrival=Arrival(
-            protocol=row[8],
-            client_ip=None if row[9] is None else _ip_value(row[9]),
-            local_ip=None if row[10] is None else _ip_value(row[10]),
-            helo=row[11],
-            listener=row[12],
-            trusted=bool(row[13]),
-        ),
-        content=content,
-        prepend=row[18],
-        accepted_at=row[1],
-        is_eight_bit=bool(row[15]),
-        reports_allowed=bool(row[14]),
-        recipients=tuple(recipients),
-    )

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -202,14 +202,16 @@ class Spool:
             with contextlib.suppress(OSError):
                 self.path_of(name).unlink()
 
-    def sweep(self, live: Callable[[Iterable[str]], set[str]]) -> int:
+    def names(self) -> list[str]:
+        """The files there are; blocks. Raises OSError."""
+        return [entry.name for entry in self._directory.iterdir() if entry.name != "tmp"]
+
+    def sweep(self, live: Collection[str]) -> int:
         """Delete what no message names: left by a crash before the commit, or after the last
-        recipient. `live` tells which of some names are in use. Returns how many went; blocks.
+        recipient. `live`: the names in use. Returns how many went; blocks. Raises OSError.
         """
         stale = list(self._temporary.iterdir())
-        names = [entry.name for entry in self._directory.iterdir() if entry.name != "tmp"]
-        in_use = live(names)
-        stale += [self.path_of(name) for name in names if name not in in_use]
+        stale += [self.path_of(name) for name in self.names() if name not in live]
         swept = 0
         for path in stale:
             with contextlib.suppress(OSError):  # not ours, as lost+found

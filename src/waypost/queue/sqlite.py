@@ -1,7 +1,7 @@
-"""The embedded store: one SQLite database, one writer thread, group commit.
+"""The embedded store: one SQLite database, one process that writes it, group commit.
 
 All requests that wait when the writer becomes free share one transaction and one sync
-(queue/writer). Leases live in memory: one hub owns the database (lock file), so whatever is marked
+(queue/process, queue/writer). Leases live in memory: one hub owns the database (lock file), so whatever is marked
 leased when it is opened was lent by a process that is gone.
 """
 
@@ -10,22 +10,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from waypost.batching import BatchWorker
+from waypost.batching import Batches
 from waypost.durable import sync_directory
-from waypost.errors import QueueFull, StoreUnavailable, TemporaryError, WaypostError
+from waypost.errors import QueueFull, TemporaryError, WaypostError
 from waypost.mail import reply as replies
 from waypost.mail.envelope import QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
-from waypost.queue import schema
+from waypost.queue.process import WriterLost, WriterProcess
+from waypost.queue.requests import Lease, Leased, Live, Note, Request
 from waypost.queue.room import free_bytes
+from waypost.queue.rows import (
+    accept_request,
+    act_request,
+    hold_unreadable,
+    ip_text,
+    read_message,
+    read_recipient,
+    settle_request,
+)
 from waypost.queue.spool import INLINE_BYTES, Spool
 from waypost.queue.store import (
     Action,
@@ -35,8 +44,12 @@ from waypost.queue.store import (
     decode_queue_id,
     first_number_at,
 )
-from waypost.queue.writer import REVIVE_S, Accept, Act, Lease, Leased, Note, Request, Writer
 
+# After an I/O error the database is tried afresh this often.
+REVIVE_S = 1.0
+# A hub that was killed may leave a writer that is just ending its last batch.
+LOCK_WAIT_S = 5.0
+LOCK_POLL_S = 0.02
 # Content of accepted mail kept in memory on its way to the first attempt.
 FRESH_BYTES = 33_554_432
 # The room on the disk is looked at this often, and each time when there is less than this left.
@@ -62,11 +75,12 @@ class SqliteStore:
         self._directory = directory
         self._lock = _lock(directory / "queue.lock")
         self._ids = QueueIdSource()
+        self._spool = spool
         try:
-            self._writer = Writer(directory / "queue.db", spool)
-        except (sqlite3.Error, StoreUnavailable) as error:
+            self._writer = WriterProcess(directory, self._lock.fileno(), self._writer_lost)
+        except BaseException:
             self._lock.close()
-            raise StoreUnavailable(f"queue.db: {error}") from error
+            raise
         # The database was synced under its name; the directory's own name may be new, too.
         with contextlib.suppress(PermissionError):
             sync_directory(directory.parent)
@@ -84,8 +98,8 @@ class SqliteStore:
         self._room_checked = 0.0
         self._free_bytes = 0
         self._arriving_bytes = 0  # room that accepts under way will take
-        self.is_held = self._writer.setting("held") == "1"
-        self._worker: BatchWorker[Request, Any] = BatchWorker("queue", self._writer.run)
+        self.is_held = self._writer.held == "1"
+        self._batches: Batches[Request, Any] = Batches(self._writer.start)
 
     # On the event loop's thread.
 
@@ -120,7 +134,7 @@ class SqliteStore:
         self._arriving_bytes += needed
         if is_lent:
             self._fresh_bytes += kept
-        future = self._worker.submit(Accept(message, is_lent))
+        future = self._batches.submit(accept_request(message, is_lent=is_lent))
 
         def accepted(done: asyncio.Future[None]) -> None:
             self._arriving_bytes -= needed
@@ -151,13 +165,13 @@ class SqliteStore:
         room = limit - len(self._fresh)
         if room > 0 and self._next_due_at is not None and self._next_due_at <= now:
             try:
-                leased: Leased = await self._worker.submit(Lease(room, now))
+                leased: Leased = await self._batches.submit(Lease(room, now))
             except TemporaryError:
                 if not self._fresh:
                     raise
             else:
                 self._next_due_at = leased.next_due_at
-                messages = leased.messages
+                messages = self._read(leased)
         while self._fresh and len(messages) < limit:
             messages.append(self._take_fresh())
         for message in messages:
@@ -168,6 +182,8 @@ class SqliteStore:
 
     async def wait(self) -> None:
         """See QueueStore."""
+        if self._writer.is_lost:
+            raise WriterLost("the process that writes queue.db has ended")
         if self._fresh and not self.is_held:
             return
         delay = 30.0 if self._writer.is_well else REVIVE_S
@@ -184,7 +200,7 @@ class SqliteStore:
         wish = self._wishes.get(queue_id)
         if wish is not None:
             self._grant(wish, settlement)
-        future = self._worker.submit(settlement)
+        future = self._batches.submit(settle_request(settlement))
 
         def settled(done: asyncio.Future[None]) -> None:
             if done.cancelled() or done.exception() is not None:
@@ -227,13 +243,13 @@ class SqliteStore:
                 self._wishes[queue_id] = action
             else:
                 self._wishes.pop(queue_id, None)
-        changed: int = await self._worker.submit(Act(action, numbers, unlent, time.time()))
+        changed: int = await self._batches.submit(act_request(action, numbers, unlent, time.time()))
         return changed + sum(self._lent.get(queue_id, 0) for queue_id in under_way)
 
     async def hold_all_new(self, *, held: bool) -> None:
         """See QueueStore."""
         sql = "INSERT OR REPLACE INTO setting VALUES ('held', ?)"
-        await self._worker.submit(Note([(sql, ("1" if held else "0",))]))
+        await self._batches.submit(Note([(sql, ("1" if held else "0",))]))
         self.is_held = held
         self._changed.set()
 
@@ -247,13 +263,35 @@ class SqliteStore:
     async def close(self) -> None:
         """See QueueStore."""
         self._write_notes()
-        await self._worker.close()
-        self._writer.close()
+        await self._batches.finish()
+        await self._writer.close()
         self._lock.close()
 
-    def live_content(self, names: Iterable[str]) -> set[str]:
-        """Which of these spool files belong to a message; before any work has begun only."""
-        return self._writer.live_content(names)
+    async def live_content(self, names: Iterable[str]) -> set[str]:
+        """Which of these spool files belong to a message. Raises TemporaryError."""
+        files = [(number, name) for name in names if (number := _number_or_none(name)) is not None]
+        return set(await self._batches.submit(Live(files)))
+
+    def _writer_lost(self) -> None:
+        self._changed.set()
+
+    def _read(self, leased: Leased) -> list[QueuedMessage]:
+        messages: list[QueuedMessage] = []
+        unreadable: list[int] = []
+        for row, recipient_rows in leased.messages:
+            try:
+                recipients = [read_recipient(one) for one in recipient_rows]
+                message = read_message(row, row[-1], self._spool, recipients)
+            except ValueError:
+                # Written by other rules than ours: kept for a Waypost that can read it.
+                unreadable.append(row[0])
+                continue
+            for recipient in recipients:
+                recipient.status = RecipientStatus.LEASED
+            messages.append(message)
+        if unreadable:
+            _heedless(self._batches.submit(hold_unreadable(unreadable, time.time())))
+        return messages
 
     def _take_fresh(self) -> QueuedMessage:
         message = self._fresh.popleft()
@@ -295,7 +333,7 @@ class SqliteStore:
         statements: list[tuple[str, tuple[Any, ...]]] = []
         refusals, self._refusals = self._refusals, []
         for refusal in refusals:
-            client = None if refusal.client_ip is None else schema.ip_text(refusal.client_ip)
+            client = None if refusal.client_ip is None else ip_text(refusal.client_ip)
             row = (
                 *(refusal.at, client, refusal.listener, refusal.helo),
                 *(refusal.reverse_path, refusal.forward_path, str(refusal.reply)),
@@ -307,8 +345,7 @@ class SqliteStore:
             statements += _pruning(time.time() - TRACE_S)
         if statements or not self._writer.is_well:
             # Refusals lost with a sick store are still in the log.
-            future = self._worker.submit(Note(statements))
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            _heedless(self._batches.submit(Note(statements)))
 
 
 def _pruning(before: float) -> list[tuple[str, tuple[Any, ...]]]:
@@ -327,12 +364,28 @@ def _pruning(before: float) -> list[tuple[str, tuple[Any, ...]]]:
     ]
 
 
+def _heedless(future: asyncio.Future[Any]) -> None:
+    """Nobody waits for this one, nor misses it should it fail."""
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def _number_or_none(name: str) -> int | None:
+    try:
+        return decode_queue_id(name)
+    except ValueError:
+        return None
+
+
 def _lock(path: Path) -> Any:
     lock = path.open("w")
     path.chmod(0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise StoreInUse(f"{path.parent} is in use by another hub") from None
-    return lock
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                lock.close()
+                raise StoreInUse(f"{path.parent} is in use by another hub") from None
+        time.sleep(LOCK_POLL_S)

@@ -1,27 +1,45 @@
-"""The writer of queue.db: one thread's work, a batch of requests at a time.
+"""The process that writes queue.db: `python -m waypost.queue.writer`, started by queue/process.
 
-Each batch is one transaction and one sync. WAL with synchronous=FULL: a commit is a synced append
-(SQLite documentation, "pragma synchronous"); NORMAL would not sync it. Knows nothing of the event
-loop; what has to be decided there is in queue/sqlite.
+It takes one batch of requests at a time from its socket, makes it durable in one transaction and
+one sync, and answers. WAL with synchronous=FULL: a commit is a synced append (SQLite documentation,
+"pragma synchronous"); NORMAL would not sync it. Why this is a process: docs/decisions/0005.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import pickle
+import signal
+import socket
 import sqlite3
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from waypost.errors import QueueFull, StoreUnavailable, TemporaryError
-from waypost.mail.envelope import OutcomeKind, QueuedRecipient, RecipientStatus
-from waypost.mail.message import QueuedMessage
+from waypost.mail.envelope import OutcomeKind, RecipientStatus
 from waypost.queue import schema
+from waypost.queue.requests import (
+    HEADER,
+    Accept,
+    Act,
+    Lease,
+    Leased,
+    Live,
+    Note,
+    Opened,
+    Order,
+    Report,
+    Request,
+    Row,
+    Settle,
+    frame,
+)
 from waypost.queue.room import reserve_bytes
-from waypost.queue.spool import Spool
-from waypost.queue.store import Action, Settlement, decode_queue_id
 
 # A 4 KiB message fits a page with three others; with pages of 4 KiB it would take two.
 PAGE_BYTES = 16_384
@@ -42,57 +60,16 @@ _HELD = int(RecipientStatus.HELD)
 _FINISHED = int(RecipientStatus.FINISHED)
 
 
-@dataclass(slots=True)
-class Accept:
-    """Keep a message."""
-
-    message: QueuedMessage
-    is_lent: bool  # goes straight to the dispatcher, from memory
-
-
-@dataclass(slots=True)
-class Lease:
-    """Lend what is due."""
-
-    limit: int
-    now: float
-
-
-@dataclass(slots=True)
-class Act:
-    """Do what an operator asks."""
-
-    action: Action
-    numbers: list[int] | None  # None: all
-    unlent: list[tuple[int, int]]  # were waiting in memory, are free again
-    now: float
-
-
-@dataclass(slots=True)
-class Note:
-    """Refusals, pruning and settings: small things that ride along."""
-
-    statements: list[tuple[str, tuple[Any, ...]]]
-
-
-Request = Accept | Settlement | Lease | Act | Note
-
-
-@dataclass(slots=True)
-class Leased:
-    """The answer to Lease."""
-
-    messages: list[QueuedMessage]
-    next_due_at: float | None  # None: nothing waits
-
-
 class Writer:
-    """Owns the connection that writes. After it was made, only one thread may use it."""
+    """Owns the connection that writes."""
 
-    def __init__(self, path: Path, spool: Spool) -> None:
-        """Opens or makes the database. Raises sqlite3.Error or StoreUnavailable."""
+    def __init__(self, path: Path, content_directory: Path) -> None:
+        """Opens or makes the database. Raises OSError, sqlite3.Error or StoreUnavailable.
+
+        `content_directory`: where the spool's files lie; those of finished mail are deleted.
+        """
         self._path = path
-        self._spool = spool
+        self._content_directory = content_directory
         self._next_revival = 0.0
         self._disowned: list[int] = []  # refused to their clients after a commit went wrong
         self._lending: list[tuple[int, int]] = []  # recipients lent by the transaction under way
@@ -117,20 +94,6 @@ class Writer:
         ).fetchone()
         return None if row is None else str(row[0])
 
-    def live_content(self, names: Iterable[str]) -> set[str]:
-        """Which of these spool files belong to a message."""
-        assert self._connection is not None
-        in_use: set[str] = set()
-        for name in names:
-            row = self._connection.execute(
-                "SELECT 1 FROM message WHERE queue_id = ? AND content_name = ?"
-                " AND finished_at IS NULL",
-                (_number_or_none(name), name),
-            ).fetchone()
-            if row is not None:
-                in_use.add(name)
-        return in_use
-
     def run(self, requests: list[Request]) -> list[Any]:
         """Do all of these in one transaction; a result, or an exception, for each in order."""
         try:
@@ -151,17 +114,17 @@ class Writer:
         connection = self._connection
         assert connection is not None
         accepts = [request for request in requests if isinstance(request, Accept)]
-        rows = sum(len(accept.message.recipients) for accept in accepts)
+        rows = sum(len(accept.rows) for accept in accepts)
         is_plain = not self._adrift and not self.is_tight
         if len(accepts) == len(requests) and rows <= MAX_ROWS and is_plain:
             # A single statement is a transaction by itself.
-            self._insert(accepts)
+            self._insert_messages(accepts)
             return [None] * len(requests)
         connection.execute("BEGIN IMMEDIATE")
         self._lending = []
         self._take_back(self._adrift, time.time())
-        settlements = [request for request in requests if isinstance(request, Settlement)]
-        self._insert(accepts)
+        settlements = [request for request in requests if isinstance(request, Settle)]
+        self._insert_messages(accepts)
         stale_files = self._settle(settlements)
         results: list[Any] = []
         for request in requests:
@@ -171,6 +134,8 @@ class Writer:
                 changed, stale = self._act(request)
                 stale_files += stale
                 results.append(changed)
+            elif isinstance(request, Live):
+                results.append(self._live(request))
             else:
                 if isinstance(request, Note):
                     for sql, values in request.statements:
@@ -178,7 +143,10 @@ class Writer:
                 results.append(None)
         connection.execute("COMMIT")
         self._lending, self._adrift = [], []
-        self._spool.discard(stale_files)
+        for name in stale_files:
+            # What cannot be deleted now is swept at the next start.
+            with contextlib.suppress(OSError):
+                (self._content_directory / name).unlink()
         if self.is_tight:
             self._look_for_room()
         return results
@@ -225,9 +193,7 @@ class Writer:
             # a commit that reported failure may yet be found in the log.
             self.is_well = False
             self._disowned += [
-                decode_queue_id(request.message.queue_id)
-                for request in requests
-                if isinstance(request, Accept)
+                request.rows[0][0] for request in requests if isinstance(request, Accept)
             ]
             connection.close()
             self._connection = None
@@ -298,19 +264,9 @@ class Writer:
         connection.execute("COMMIT")
         self._disowned.clear()
 
-    def _insert(self, accepts: list[Accept], verb: str = "INSERT") -> None:
-        rows: list[tuple[Any, ...]] = []
-        for accept in accepts:
-            message = accept.message
-            number = decode_queue_id(message.queue_id)
-            rows += (
-                schema.new_message_rows(number, message, RecipientStatus.LEASED, None)
-                if accept.is_lent
-                else schema.new_message_rows(
-                    number, message, RecipientStatus.WAITING, message.accepted_at
-                )
-            )
-        self._insert_rows("new_message", schema.NEW_MESSAGE_COLUMNS, rows, verb)
+    def _insert_messages(self, accepts: list[Accept]) -> None:
+        rows = list(chain.from_iterable(accept.rows for accept in accepts))
+        self._insert_rows("new_message", schema.NEW_MESSAGE_COLUMNS, rows)
 
     def _insert_rows(
         self, table: str, columns: int, rows: list[tuple[Any, ...]], verb: str = "INSERT"
@@ -328,51 +284,22 @@ class Writer:
         assert self._connection is not None
         return self._connection.execute(sql, values)
 
-    def _settle(self, settlements: list[Settlement]) -> list[str]:
+    def _settle(self, settlements: list[Settle]) -> list[str]:
         """Record outcomes; returns the spool files nobody needs any more."""
-        finished: list[tuple[Any, ...]] = []
-        waiting: list[tuple[Any, ...]] = []
-        attempts: list[tuple[Any, ...]] = []
-        reports: list[Accept] = []
-        in_files: list[int] = []
-        for settlement in settlements:
-            number = decode_queue_id(settlement.message.queue_id)
-            for result in settlement.results:
-                outcome, recipient = result.outcome, result.recipient
-                reply = str(outcome.reply)
-                hop = None if outcome.hop is None else str(outcome.hop)
-                is_held = recipient.status is RecipientStatus.HELD
-                if result.next_attempt_at is None and not is_held:
-                    kind = outcome.kind
-                    if kind is OutcomeKind.DEFERRED:
-                        kind = OutcomeKind.CANCELLED
-                    finished.append((number, recipient.number, 1, reply, hop, kind, settlement.at))
-                else:
-                    waiting.append(
-                        (
-                            *(_HELD if is_held else _WAITING, result.next_attempt_at),
-                            *(recipient.warned or result.warned, reply, hop),
-                            *(number, recipient.number),
-                        )
-                    )
-                    attempts.append(
-                        (number, recipient.number, settlement.at, outcome.kind, reply, hop)
-                    )
-            if settlement.message.content.inline is None:
-                in_files.append(number)
-            reports += [Accept(report, is_lent=True) for report in settlement.reports]
+        finished = list(chain.from_iterable(one.finished for one in settlements))
+        waiting = list(chain.from_iterable(one.waiting for one in settlements))
+        attempts = list(chain.from_iterable(one.attempts for one in settlements))
+        reports = list(chain.from_iterable(one.reports for one in settlements))
         self._insert_rows("new_outcome", schema.NEW_OUTCOME_COLUMNS, finished)
         if waiting:
             assert self._connection is not None
-            self._connection.executemany(
-                "UPDATE recipient SET status = ?, attempts = attempts + 1, next_attempt_at = ?,"
-                " warned = ?, last_reply = ?, last_hop = ? WHERE queue_id = ? AND number = ?",
-                waiting,
-            )
-            self._insert_rows("attempt", 6, attempts)
+            self._connection.executemany(schema.RETRY_RECIPIENT, waiting)
+            self._insert_rows("attempt", schema.ATTEMPT_COLUMNS, attempts)
         # A settlement is offered again after an I/O error, and may have been kept the first time.
-        self._insert(reports, "INSERT OR REPLACE")
-        return self._stale_files(in_files)
+        self._insert_rows(
+            "new_message", schema.NEW_MESSAGE_COLUMNS, reports, verb="INSERT OR REPLACE"
+        )
+        return self._stale_files([one.in_file for one in settlements if one.in_file is not None])
 
     def _stale_files(self, numbers: list[int]) -> list[str]:
         """The spool files of those of these messages that are finished."""
@@ -391,11 +318,9 @@ class Writer:
             " ORDER BY next_attempt_at LIMIT ?",
             (request.now, request.limit),
         ).fetchall()
-        by_message: dict[int, list[QueuedRecipient]] = {}
+        by_message: dict[int, list[Row]] = {}
         for row in rows:
-            recipient = schema.read_recipient(row)
-            recipient.status = RecipientStatus.LEASED
-            by_message.setdefault(row[0], []).append(recipient)
+            by_message.setdefault(row[0], []).append(row)
             self._lending.append(row[:2])
             self._execute(
                 f"UPDATE recipient SET status = {_LEASED}, next_attempt_at = NULL"
@@ -409,11 +334,23 @@ class Writer:
                 " WHERE message.queue_id = ?",
                 (number,),
             ).fetchone()
-            messages.append(schema.read_message(row, row[-1], self._spool, recipients))
+            messages.append((row, recipients))
         next_due_at = self._execute(
             "SELECT min(next_attempt_at) FROM recipient WHERE next_attempt_at IS NOT NULL", ()
         ).fetchone()[0]
         return Leased(messages, next_due_at)
+
+    def _live(self, request: Live) -> list[str]:
+        """The names of those files that are needed."""
+        return [
+            name
+            for number, name in request.files
+            if self._execute(
+                "SELECT 1 FROM message WHERE queue_id = ? AND content_name = ?"
+                " AND finished_at IS NULL",
+                (number, name),
+            ).fetchone()
+        ]
 
     def _take_back(self, pairs: list[tuple[int, int]], now: float) -> None:
         """What is marked as lent, and is with nobody, waits again."""
@@ -426,53 +363,39 @@ class Writer:
 
     def _act(self, request: Act) -> tuple[int, list[str]]:
         self._take_back(request.unlent, request.now)
-        status, eligible = _ACTIONS[request.action]
-        due_at = request.now if status == _WAITING else None
+        due_at = request.now if request.status == _WAITING else None
         sql = (
             "UPDATE recipient SET status = ?, next_attempt_at = ?"
-            f" WHERE status IN ({','.join(map(str, eligible))})"
+            f" WHERE status IN ({','.join(map(str, request.eligible))})"
         )
         changed: list[tuple[int, int]] = []
         if request.numbers is None:
             changed = self._execute(
-                f"{sql} RETURNING queue_id, number", (status, due_at)
+                f"{sql} RETURNING queue_id, number", (request.status, due_at)
             ).fetchall()
         else:
             for number in request.numbers:
                 changed += self._execute(
-                    f"{sql} AND queue_id = ? RETURNING queue_id, number", (status, due_at, number)
+                    f"{sql} AND queue_id = ? RETURNING queue_id, number",
+                    (request.status, due_at, number),
                 ).fetchall()
         self._insert_rows(
             "attempt",
-            6,
-            [(*pair, request.now, _DONE[request.action], None, None) for pair in changed],
+            schema.ATTEMPT_COLUMNS,
+            [(*pair, request.now, request.word, None, None) for pair in changed],
         )
         stale: list[str] = []
-        if request.action is Action.CANCEL:
+        if request.status == _FINISHED:
             self._insert_rows(
                 "new_outcome",
                 schema.NEW_OUTCOME_COLUMNS,
-                [(*pair, 0, None, None, OutcomeKind.CANCELLED, request.now) for pair in changed],
+                [
+                    (*pair, 0, None, None, OutcomeKind.CANCELLED.value, request.now)
+                    for pair in changed
+                ],
             )
             stale = self._stale_files(sorted({message for message, _ in changed}))
         return len(changed), stale
-
-
-# What an action makes of recipients, and which it applies to.
-_ACTIONS: dict[Action, tuple[int, tuple[int, ...]]] = {
-    Action.RETRY: (_WAITING, (_WAITING,)),
-    Action.RELEASE: (_WAITING, (_HELD,)),
-    Action.HOLD: (_HELD, (_WAITING,)),
-    Action.CANCEL: (_FINISHED, (_WAITING, _HELD)),
-}
-
-# How the trace names what an operator did.
-_DONE = {
-    Action.RETRY: "retried",
-    Action.HOLD: "held",
-    Action.RELEASE: "released",
-    Action.CANCEL: "cancelled",
-}
 
 
 def _demand(connection: sqlite3.Connection, pragma: str, value: str, expected: object) -> None:
@@ -482,8 +405,49 @@ def _demand(connection: sqlite3.Connection, pragma: str, value: str, expected: o
         raise StoreUnavailable(f"the database refuses {pragma} = {value}: it is {found}")
 
 
-def _number_or_none(name: str) -> int | None:
+def serve(connection: socket.socket, directory: Path) -> None:
+    """Open queue.db in `directory` and do what comes from the hub, until it hangs up."""
     try:
-        return decode_queue_id(name)
-    except ValueError:
+        writer = Writer(directory / "queue.db", directory / "content")
+    except (sqlite3.Error, OSError, StoreUnavailable) as error:
+        connection.sendall(frame(StoreUnavailable(f"queue.db: {error}")))
+        return
+    connection.sendall(frame(Opened(writer.setting("held"))))
+    while (order := _next_order(connection)) is not None:
+        writer.is_tight = order.is_tight
+        results = writer.run(order.requests)
+        connection.sendall(frame(Report(results, writer.is_well, writer.spare_bytes)))
+    writer.close()
+
+
+def _next_order(connection: socket.socket) -> Order | None:
+    """The hub's next batch; None: it has hung up, or died."""
+    header = connection.recv(HEADER.size, socket.MSG_WAITALL)
+    if len(header) < HEADER.size:
         return None
+    (size,) = HEADER.unpack(header)
+    body = bytearray(size)
+    view = memoryview(body)
+    while view:
+        received = connection.recv_into(view, 0, socket.MSG_WAITALL)
+        if not received:
+            return None
+        view = view[received:]
+    order: Order = pickle.loads(body)  # noqa: S301 # from the hub that started this process
+    return order
+
+
+def main() -> None:
+    """Arguments: the number of the socket's descriptor, and the data directory."""
+    # Signals for all of a terminal's or a service's processes are the hub's to act on: it still
+    # has work to hand over before it hangs up.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    gc.freeze()
+    gc.disable()  # batches hold no cycles
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the hub died meanwhile
+        serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
