@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 # The longest that a batch gathers while more keeps coming, well below what a sync takes on most
 # disks.
 GATHER_S = 0.002
+BUSY_BATCH = 5
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -42,17 +43,31 @@ class Batches(Generic[Request, Result]):
         self._is_busy = False  # a batch is under way, or about to be
         self._idle = asyncio.Event()
         self._idle.set()
+        self._last = 0
+        self._first_at = 0.0
 
     def submit(self, request: Request) -> asyncio.Future[Result]:
         """Hand over a request; the future is resolved when its batch is done."""
         future: asyncio.Future[Result] = self._loop.create_future()
         self._requests.append(request)
         self._futures.append(future)
-        if not self._is_busy:
-            self._is_busy = True
-            self._idle.clear()
-            self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_S)
+        if len(self._requests) == 1:
+            self._first_at = self._loop.time()
+            if not self._is_busy:
+                self._is_busy = True
+                self._idle.clear()
+                self._begin()
         return future
+
+    def _begin(self) -> None:
+        if self._last < BUSY_BATCH:
+            self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_S)
+        else:
+            left = self._first_at + GATHER_S - self._loop.time()
+            if left > 0:
+                self._loop.call_later(left, self._hand_over)
+            else:
+                self._hand_over()
 
     async def finish(self) -> None:
         """Return when nothing waits any more."""
@@ -68,12 +83,13 @@ class Batches(Generic[Request, Result]):
 
     def _hand_over(self) -> None:
         requests, futures = self._requests, self._futures
+        self._last = len(requests)
         self._requests, self._futures = [], []
         self._start(requests, lambda results: self._done(futures, results))
 
     def _done(self, futures: list[asyncio.Future[Result]], results: list[Any]) -> None:
         if self._requests:
-            self._hand_over()
+            self._begin()
         else:
             self._is_busy = False
             self._idle.set()

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from waypost.mail import reply as replies
 from waypost.mail.envelope import Body
@@ -158,8 +159,7 @@ class ServerSession:
 
     def greet(self) -> None:
         """Say 220; LMTP says so in its greeting (RFC 2033 §4.1)."""
-        kind = "LMTP" if self._settings.is_lmtp else "ESMTP"
-        self._out.append(f"220 {self._name} {kind} {self._settings.software}\r\n".encode())
+        self._out.append(_greeting(self._name, self._settings.is_lmtp, self._settings.software))
 
     def receive(self, received: bytes) -> None:
         """Take octets as they came; `next_event()` works on them."""
@@ -331,7 +331,7 @@ class ServerSession:
             return None
 
     def _out_of_order(self, verb: bytes) -> None:
-        if all(verb not in row for row in self._table.values()):
+        if all(verb not in row for row in self._table):
             self._say_junk(replies.UNKNOWN_COMMAND)
         elif self.phase is Phase.CONNECTED:
             self._say_junk(replies.GREET_FIRST)
@@ -361,28 +361,13 @@ class ServerSession:
         self.helo = argument
         self.extended = extended
         if extended:
-            self._out.append(self._extensions())
+            settings = self._settings
+            self._out.append(
+                _extensions(self._name, settings.max_message_bytes, settings.max_recipients)
+            )
         else:
             self._out.append(f"250 {self._name}\r\n".encode())
         return self._drop_transaction()
-
-    def _extensions(self) -> bytes:
-        settings = self._settings
-        keywords = (
-            self._name,
-            "PIPELINING",
-            f"SIZE {settings.max_message_bytes}",
-            "8BITMIME",
-            "BINARYMIME",
-            "CHUNKING",
-            "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
-            "DSN",
-            f"LIMITS RCPTMAX={settings.max_recipients}",
-            "HELP",
-        )
-        lines = [f"250-{keyword}\r\n" for keyword in keywords[:-1]]
-        return "".join([*lines, f"250 {keywords[-1]}\r\n"]).encode()
 
     def _mail(self, argument: str) -> Event | None:
         settings = self._settings
@@ -433,7 +418,7 @@ class ServerSession:
         return None
 
     def _quit(self, argument: str) -> Event | None:
-        self.refuse(Reply(221, f"{self._name} closing", (0, 0)))
+        self.refuse(_closing(self._name))
         return None
 
     # Content after DATA.
@@ -559,6 +544,38 @@ class ServerSession:
         self._fault = None
 
 
+# What every session says, made once for each of our names.
+
+
+@lru_cache(maxsize=256)
+def _greeting(name: str, is_lmtp: bool, software: str) -> bytes:
+    return f"220 {name} {'LMTP' if is_lmtp else 'ESMTP'} {software}\r\n".encode()
+
+
+@lru_cache(maxsize=256)
+def _extensions(name: str, max_message_bytes: int, max_recipients: int) -> bytes:
+    keywords = (
+        name,
+        "PIPELINING",
+        f"SIZE {max_message_bytes}",
+        "8BITMIME",
+        "BINARYMIME",
+        "CHUNKING",
+        "SMTPUTF8",
+        "ENHANCEDSTATUSCODES",
+        "DSN",
+        f"LIMITS RCPTMAX={max_recipients}",
+        "HELP",
+    )
+    lines = [f"250-{keyword}\r\n" for keyword in keywords[:-1]]
+    return "".join([*lines, f"250 {keywords[-1]}\r\n"]).encode()
+
+
+@lru_cache(maxsize=256)
+def _closing(name: str) -> Reply:
+    return Reply(221, f"{name} closing", (0, 0))
+
+
 _Action = Callable[[ServerSession, str], Event | None]
 
 _PATH_COMMANDS = frozenset({b"MAIL", b"RCPT"})
@@ -566,7 +583,7 @@ _PATH_COMMANDS = frozenset({b"MAIL", b"RCPT"})
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def _table(greetings: dict[bytes, _Action]) -> dict[Phase, dict[bytes, _Action]]:
+def _table(greetings: dict[bytes, _Action]) -> tuple[dict[bytes, _Action], ...]:
     """Every pair of phase and verb that is allowed; others are out of order (503) or unknown (500).
 
     BDAT is allowed wherever content may follow, and is read past everywhere else (`_start_chunk`).
@@ -582,7 +599,7 @@ def _table(greetings: dict[bytes, _Action]) -> dict[Phase, dict[bytes, _Action]]
         b"STARTTLS": ServerSession._not_implemented,
         b"AUTH": ServerSession._not_implemented,
     }
-    return {
+    rows = {
         Phase.CONNECTED: anytime,
         Phase.READY: {**anytime, b"MAIL": ServerSession._mail},
         Phase.SENDER: {**anytime, b"RCPT": ServerSession._rcpt},
@@ -594,6 +611,7 @@ def _table(greetings: dict[bytes, _Action]) -> dict[Phase, dict[bytes, _Action]]
         Phase.CHUNKS: anytime,
         Phase.FAILED: anytime,
     }
+    return tuple(rows[phase] for phase in sorted(rows))
 
 
 _SMTP = _table({b"HELO": ServerSession._helo, b"EHLO": ServerSession._ehlo})
