@@ -473,7 +473,10 @@ def states_page() -> str:
     transitions: dict[tuple[str, str], list[str]] = {}
     for title, is_lmtp in (("SMTP", False), ("LMTP", True)):
         rows = []
-        phases = server._LMTP if is_lmtp else server._SMTP
+        phases = {
+            Phase(number): row
+            for number, row in enumerate(server._LMTP if is_lmtp else server._SMTP)
+        }
         covered("phases that take commands", [p.name for p in phases], [p.name for p in WAYS])
         for verb in verbs_of(phases):
             cells = []

@@ -87,7 +87,8 @@ class Hub:
         self._reload_from = reload_from
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[Any]] = []
-        self._trouble: str | None = None  # the task that died; None: all is well
+        self._trouble: str | None = None  # the part that died; None: all is well
+        self._is_writer_lost = False
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.data_dir.chmod(0o700)
         self._own = make_own_addresses(settings)
@@ -96,7 +97,7 @@ class Hub:
         self._mailboxes = make_mailbox_names(settings)
         self._table = make_table(settings, self._own, self._mailboxes, self._gate)
         self._spool = Spool(settings.data_dir / "content")
-        self._store = SqliteStore(settings.data_dir, self._spool)
+        self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
         self._acceptance = Acceptance(
             store=self._store,
             spool=self._spool,
@@ -244,10 +245,12 @@ class Hub:
 
     async def _shut_down(self) -> None:
         await self._control.close()
-        await asyncio.gather(*(listener.drain(DRAIN_S) for listener in self._listeners))
+        # What nobody can write down any more need not be waited for.
+        limit_s = 0.0 if self._is_writer_lost else DRAIN_S
+        await asyncio.gather(*(listener.drain(limit_s) for listener in self._listeners))
         for task in self._background:
             task.cancel()
-        await self._dispatcher.drain(DRAIN_S)
+        await self._dispatcher.drain(limit_s)
         await self._smtp.close()
         await self._maildir.close()
         await self._spool.close()
@@ -266,6 +269,13 @@ class Hub:
             self._log.event("bug", task=task.get_name(), why=repr(task.exception()))
             self._trouble = task.get_name()
             self._stop.set()
+
+    def _writer_lost(self) -> None:
+        """Without its writer the hub can keep nothing: down, as above."""
+        self._log.event("writer-lost", why="the process that writes queue.db has ended")
+        self._is_writer_lost = True
+        self._trouble = "queue's writer"
+        self._stop.set()
 
     def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
         self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-# The longest that a batch gathers while more keeps coming, well below what a sync takes on most
-# disks.
+# While much is going on a batch gathers this long, well below what a sync takes on most disks.
 GATHER_S = 0.002
+# How large the batch before must have been for that; else what comes is handed over once a turn of
+# the loop brings nothing new, and a lone request waits for nobody.
 BUSY_BATCH = 5
 
 Request = TypeVar("Request")
@@ -43,8 +44,8 @@ class Batches(Generic[Request, Result]):
         self._is_busy = False  # a batch is under way, or about to be
         self._idle = asyncio.Event()
         self._idle.set()
-        self._last = 0
-        self._first_at = 0.0
+        self._last_size = 0  # of the batch handed over last
+        self._first_at = 0.0  # when the first of those that wait came
 
     def submit(self, request: Request) -> asyncio.Future[Result]:
         """Hand over a request; the future is resolved when its batch is done."""
@@ -56,40 +57,39 @@ class Batches(Generic[Request, Result]):
             if not self._is_busy:
                 self._is_busy = True
                 self._idle.clear()
-                self._begin()
+                self._gather()
         return future
 
-    def _begin(self) -> None:
-        if self._last < BUSY_BATCH:
-            self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER_S)
+    def _gather(self) -> None:
+        deadline = self._first_at + GATHER_S
+        if self._last_size < BUSY_BATCH:
+            self._loop.call_soon(self._see_more, 0, deadline)
+        elif deadline > self._loop.time():
+            self._loop.call_at(deadline, self._hand_over)
         else:
-            left = self._first_at + GATHER_S - self._loop.time()
-            if left > 0:
-                self._loop.call_later(left, self._hand_over)
-            else:
-                self._hand_over()
+            self._hand_over()
 
     async def finish(self) -> None:
         """Return when nothing waits any more."""
         await self._idle.wait()
 
-    def _gather(self, seen: int, deadline: float) -> None:
+    def _see_more(self, seen: int, deadline: float) -> None:
         """Hand over once a turn of the loop brought nothing new, or time is up."""
         waiting = len(self._requests)
         if waiting > seen and self._loop.time() < deadline:
-            self._loop.call_soon(self._gather, waiting, deadline)
+            self._loop.call_soon(self._see_more, waiting, deadline)
         else:
             self._hand_over()
 
     def _hand_over(self) -> None:
         requests, futures = self._requests, self._futures
-        self._last = len(requests)
+        self._last_size = len(requests)
         self._requests, self._futures = [], []
         self._start(requests, lambda results: self._done(futures, results))
 
     def _done(self, futures: list[asyncio.Future[Result]], results: list[Any]) -> None:
         if self._requests:
-            self._begin()
+            self._gather()
         else:
             self._is_busy = False
             self._idle.set()

@@ -7,6 +7,7 @@ WaypostError
 ├── TemporaryError        trouble below a seam that may pass: becomes a 4xx reply
 │   ├── QueueFull         no room for the message (452 4.3.1)
 │   ├── StoreUnavailable  the store cannot keep mail now (451 4.3.0)
+│   │   └── StoreLost     nor will it: the hub goes down (421 4.3.2)
 │   └── PeerUnreachable   no session with the next hop (also ConnectionError)
 └── PermanentError        trouble below a seam that will not pass: becomes a 5xx reply
     └── ConnectForbidden  the gate refuses the target (net/gate)
@@ -74,6 +75,10 @@ class QueueFull(TemporaryError):
 
 class StoreUnavailable(TemporaryError):
     """The store cannot keep mail now, for a reason other than room."""
+
+
+class StoreLost(StoreUnavailable):
+    """What keeps the mail has ended; what was under way may have been kept, or not."""
 
 
 class PeerUnreachable(TemporaryError, ConnectionError):

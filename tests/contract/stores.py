@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from tests.fault.small_disk import Ballast, small_disk
 from waypost.mail.envelope import QueueId
+from waypost.queue import process, writer
 from waypost.queue.history import Entry, History, RefusalEntry, Search
 from waypost.queue.spool import ContentWriter, FileContent, Spool
 from waypost.queue.sqlite import SqliteStore
@@ -91,6 +94,21 @@ class _Connection(sqlite3.Connection):
         return done
 
 
+class _WriterThread:
+    """The writer as a thread of the test, where its connection can be counted and made to fail."""
+
+    def __init__(self, connection: socket.socket, directory: Path, lock: int) -> None:
+        self._thread = threading.Thread(target=self._serve, args=(connection.dup(), directory))
+        self._thread.start()
+
+    def _serve(self, connection: socket.socket, directory: Path) -> None:
+        with connection:
+            writer.serve(connection, directory)
+
+    def wait(self) -> None:
+        self._thread.join()
+
+
 def _io_error() -> sqlite3.OperationalError:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
@@ -115,6 +133,7 @@ class SqliteBench:
             return connect(*args, **kwargs)
 
         monkeypatch.setattr(sqlite3, "connect", connect_counted)
+        monkeypatch.setattr(process, "start_writer", _WriterThread)
 
     async def open(self) -> SqliteStore:
         self._spool = Spool(self.directory / "content")
@@ -137,9 +156,9 @@ class SqliteBench:
 
     async def large_content(self, name: str, size: int) -> FileContent:
         assert self._spool is not None
-        writer: ContentWriter = self._spool.create(name, lambda: None)
-        writer.write(b"x" * size)
-        content = writer.finish()
+        incoming: ContentWriter = self._spool.create(name, lambda: None)
+        incoming.write(b"x" * size)
+        content = incoming.finish()
         assert isinstance(content, asyncio.Future)
         stored = await content
         assert isinstance(stored, FileContent)

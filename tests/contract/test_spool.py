@@ -7,7 +7,7 @@ import errno
 import gc
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,6 @@ PIECE = bytes(range(256)) * 256
 
 def nothing() -> None:
     """For writers whose client need not wait."""
-
-
-def none_live(names: Iterable[str]) -> set[str]:
-    """No message names anything."""
-    return set()
 
 
 @asynccontextmanager
@@ -212,9 +207,9 @@ async def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
         for name in ("wanted", "orphan"):
             await finished(written(spool, name, 100_000))
         (directory / "tmp" / "half").write_bytes(b"x")
-        assert spool.sweep(lambda names: set(names) & {"wanted"}) == 2
+        assert spool.sweep({"wanted"}) == 2
         assert files(directory) == ["wanted"]
-        assert spool.sweep(none_live) == 1
+        assert spool.sweep(set()) == 1
 
 
 @on_loop
@@ -296,7 +291,7 @@ async def test_a_directory_that_does_not_sync_is_told(
             with pytest.raises(StoreUnavailable):
                 await finished(written(spool, "unlucky", 200_000))
         # Whatever is left of it belongs to no message.
-        spool.sweep(none_live)
+        spool.sweep(set())
         assert files(directory) == []
 
 

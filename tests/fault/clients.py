@@ -60,6 +60,8 @@ def _note(sent: Sent, code: int, text: bytes | str) -> str:
     reply = f"{code} {text.decode() if isinstance(text, bytes) else text}"
     if code == 250:
         sent.acknowledged.append(reply.rpartition(" ")[2])
+    elif code == 421:
+        sent.cut += 1  # the hub is going down: what became of the mail, it cannot say
     else:
         sent.refused.append(reply)
     return reply
@@ -122,6 +124,8 @@ class Client:
             commands.append("DATA")
         self._writer.write("".join(f"{command}\r\n" for command in commands).encode())
         replies = [await self._reply() for _ in commands]
+        if any(reply.startswith("421") for reply in replies):
+            raise _Cut
         assert all(reply[0] in "23" for reply in replies), replies
         sent.cut += 1  # until the answer is here
         if is_chunked:
@@ -132,6 +136,8 @@ class Client:
         else:
             self._writer.write(mail.replace(b"\r\n.", b"\r\n..") + b".\r\n")
         reply = await self._reply()
+        if reply.startswith("421"):
+            raise _Cut  # the hub is going down: what became of it, it cannot say
         sent.cut -= 1
         assert reply.startswith("250"), reply
         sent.acknowledged.append(reply.rpartition(" ")[2])

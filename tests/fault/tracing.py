@@ -12,9 +12,21 @@ from pathlib import Path
 _STOP_S = 5.0
 
 
-def threads_of(pid: int) -> list[int]:
-    """The threads of a process in the order they were made."""
-    return sorted(int(entry) for entry in os.listdir(f"/proc/{pid}/task"))
+def children_of(pid: int) -> list[int]:
+    """The processes it has started itself."""
+    found: set[str] = set()
+    for task in os.listdir(f"/proc/{pid}/task"):
+        found |= set(Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return sorted(map(int, found))
+
+
+def tasks_of(pid: int, name: str = "hub") -> dict[str, int]:
+    """The threads of a hub, numbered in the order they were made, and those of its writer."""
+    threads = sorted(int(entry) for entry in os.listdir(f"/proc/{pid}/task"))
+    tasks = {f"{name} {number}": task for number, task in enumerate(threads)}
+    for child in children_of(pid):
+        tasks |= tasks_of(child, "writer")
+    return tasks
 
 
 def is_alive(task: int) -> bool:
@@ -33,15 +45,19 @@ def traced(
     output: Path | None = None,  # None: nowhere
     whole_process: bool = False,
 ) -> Iterator[None]:
-    """One thread, or its whole process, under strace while inside."""
-    command = ["strace", "-o", str(output or os.devnull), *options, "-p", str(task)]
+    """One thread, or its whole process and that one's children, under strace while inside."""
+    traced_tasks = [task, *children_of(task)] if whole_process else [task]
+    command = ["strace", "-o", str(output or os.devnull), *options]
+    for one in traced_tasks:
+        command += ["-p", str(one)]
     if whole_process:
         command.insert(1, "-f")
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert process.stderr is not None
     try:
-        first_line = process.stderr.readline()
-        assert b"attached" in first_line, first_line
+        for _ in traced_tasks:
+            line = process.stderr.readline()
+            assert b"attached" in line, line
         yield
     finally:
         # Where the traced process was killed, strace ends by itself; it must not be told to let

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from waypost.errors import QueueFull, TemporaryError
+from waypost.errors import QueueFull, StoreLost, TemporaryError
 from waypost.mail import reply as replies
 from waypost.mail.address import Address
 from waypost.mail.envelope import (
@@ -266,6 +266,8 @@ def _trouble(error: BaseException) -> Reply:
     """A store's trouble as the client is to hear it: always temporary, so that it tries again."""
     if isinstance(error, QueueFull):
         return replies.QUEUE_FULL
+    if isinstance(error, StoreLost):
+        return replies.SHUTTING_DOWN
     if isinstance(error, TemporaryError):
         return replies.STORE_AWAY
     return replace(replies.STORE_AWAY, text="A fault here, please try again")

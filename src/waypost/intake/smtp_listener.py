@@ -92,6 +92,7 @@ class SmtpListener:
         self.networks = Networks(settings.networks)
         self.sessions: set[IncomingSession] = set()
         self.is_draining = False
+        self._unsent: list[IncomingSession] = []
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None  # None: not started
         self._paths: list[str] = []
@@ -175,6 +176,21 @@ class SmtpListener:
         self._gone = asyncio.Event()
         if self.sessions:
             await self._gone.wait()
+
+    def flush_soon(self, session: IncomingSession) -> None:
+        """Have a session send what it has to say at the end of this turn of the loop.
+
+        Replies that go out one right after the other find the clients' host awake: each by
+        itself would wake it anew.
+        """
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(session)
+
+    def _flush(self) -> None:
+        sessions, self._unsent = self._unsent, []
+        for session in sessions:
+            session.flush()
 
     def forget(self, session: IncomingSession) -> None:
         """A session has ended."""
@@ -274,7 +290,7 @@ class IncomingSession(asyncio.Protocol):
             self.say_and_close(replies.NOT_ALLOWED_TO_CONNECT)
         else:
             self._session.greet()
-            self._flush()
+            self._listener.flush_soon(self)
 
     def data_received(self, data: bytes) -> None:
         self.last_heard_at = time.monotonic()
@@ -322,7 +338,7 @@ class IncomingSession(asyncio.Protocol):
             self._transaction.abort()
             self._transaction = None
         self._session.refuse(reply)
-        self._flush()
+        self._listener.flush_soon(self)
 
     # Events.
 
@@ -330,14 +346,15 @@ class IncomingSession(asyncio.Protocol):
         session = self._session
         while (event := session.next_event()) is not None:
             self._ON[type(event)](self, event)
-        self._flush()
+        self._listener.flush_soon(self)
         if session.is_answering and session.buffered_bytes > MAX_UNREAD_BYTES:
             self._pause()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what there is to say, and close if that was the last."""
         session = self._session
         octets = session.data_to_send()
-        if octets:
+        if octets and not self._transport.is_closing():  # the client may have gone meanwhile
             self._transport.write(octets)
         if session.phase is Phase.CLOSED:
             self._transport.close()

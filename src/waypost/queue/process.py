@@ -17,22 +17,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from waypost.errors import StoreUnavailable, WaypostError
+from waypost.errors import StoreLost, StoreUnavailable
 from waypost.queue.requests import HEADER, Opened, Order, Report, Request, frame
 
-_READ_BYTES = 1_048_576
+_READ_BYTES = 65_536
 
 Done = Callable[[list[Any]], None]
-
-
-class WriterLost(WaypostError):
-    """The process that writes queue.db has ended by itself."""
 
 
 class WriterProcess:
     """One writer, from its start to its end. Made and used on the event loop's thread."""
 
-    def __init__(self, directory: Path, lock: int, on_lost: Callable[[], None]) -> None:
+    def __init__(self, directory: Path, lock: int, on_lost: Callable[[], None] | None) -> None:
         """Starts it and waits until it has the database. Raises StoreUnavailable or OSError.
 
         `lock`: a descriptor that shares the lock on the directory, so that it is held until the
@@ -68,18 +64,22 @@ class WriterProcess:
         One batch at a time.
         """
         if self.is_lost:
-            self._loop.call_soon(done, [_lost()] * len(requests))
+            self._loop.call_soon(done, [_lost() for _ in requests])
             return
         self._batch = (len(requests), done)
         self._outgoing = memoryview(frame(Order(requests, self.is_tight)))
         self._writable()
 
     async def close(self) -> None:
-        """Hang up when no batch is under way, and wait for the end."""
+        """Hang up when no batch is under way, and wait for the end.
+
+        Raises StoreLost when it did not end in good order.
+        """
         if not self.is_lost:
             self._loop.remove_reader(self._socket)
         self._socket.close()
-        await asyncio.to_thread(self._process.wait)
+        if await asyncio.to_thread(self._process.wait) and not self.is_lost:
+            raise _lost()
 
     def _receive_blocking(self) -> Any:
         """The first thing it says; None: it ended instead."""
@@ -146,8 +146,9 @@ class WriterProcess:
         batch, self._batch = self._batch, None
         if batch is not None:
             count, done = batch
-            done([_lost()] * count)
-        self._on_lost()
+            done([_lost() for _ in range(count)])
+        if self._on_lost is not None:
+            self._on_lost()
 
 
 def start_writer(connection: socket.socket, directory: Path, lock: int) -> subprocess.Popen[bytes]:
@@ -161,5 +162,5 @@ def start_writer(connection: socket.socket, directory: Path, lock: int) -> subpr
     )
 
 
-def _lost() -> StoreUnavailable:
-    return StoreUnavailable("the process that writes queue.db has ended")
+def _lost() -> StoreLost:
+    return StoreLost("the process that writes queue.db has ended")

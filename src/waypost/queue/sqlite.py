@@ -1,8 +1,8 @@
 """The embedded store: one SQLite database, one process that writes it, group commit.
 
 All requests that wait when the writer becomes free share one transaction and one sync
-(queue/process, queue/writer). Leases live in memory: one hub owns the database (lock file), so whatever is marked
-leased when it is opened was lent by a process that is gone.
+(queue/process, queue/writer). Leases live in memory: one hub owns the database (lock file), so
+whatever is marked leased when it is opened was lent by a process that is gone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from waypost.mail import reply as replies
 from waypost.mail.envelope import QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
-from waypost.queue.process import WriterLost, WriterProcess
+from waypost.queue.process import WriterProcess
 from waypost.queue.requests import Lease, Leased, Live, Note, Request
 from waypost.queue.room import free_bytes
 from waypost.queue.rows import (
@@ -70,14 +70,20 @@ class StoreInUse(WaypostError):
 class SqliteStore:
     """QueueStore on SQLite. Made and used on the event loop's thread."""
 
-    def __init__(self, directory: Path, spool: Spool) -> None:
-        """Opens or makes queue.db. Raises StoreInUse, StoreUnavailable or OSError."""
+    def __init__(
+        self, directory: Path, spool: Spool, on_lost: Callable[[], None] | None = None
+    ) -> None:
+        """Opens or makes queue.db. Raises StoreInUse, StoreUnavailable or OSError.
+
+        `on_lost` is called should the writer's process end by itself: nothing can be kept any
+        more, and only a new store helps.
+        """
         self._directory = directory
         self._lock = _lock(directory / "queue.lock")
         self._ids = QueueIdSource()
         self._spool = spool
         try:
-            self._writer = WriterProcess(directory, self._lock.fileno(), self._writer_lost)
+            self._writer = WriterProcess(directory, self._lock.fileno(), on_lost)
         except BaseException:
             self._lock.close()
             raise
@@ -110,7 +116,7 @@ class SqliteStore:
     def refusal(self, size: int) -> Reply | None:
         """See QueueStore."""
         if not self._writer.is_well:
-            return replies.STORE_AWAY
+            return replies.SHUTTING_DOWN if self._writer.is_lost else replies.STORE_AWAY
         now = time.monotonic()
         if now - self._room_checked >= ROOM_CHECK_S or self._free_bytes < NEARLY_FULL_BYTES:
             self._room_checked = now
@@ -182,8 +188,6 @@ class SqliteStore:
 
     async def wait(self) -> None:
         """See QueueStore."""
-        if self._writer.is_lost:
-            raise WriterLost("the process that writes queue.db has ended")
         if self._fresh and not self.is_held:
             return
         delay = 30.0 if self._writer.is_well else REVIVE_S
@@ -264,16 +268,15 @@ class SqliteStore:
         """See QueueStore."""
         self._write_notes()
         await self._batches.finish()
-        await self._writer.close()
-        self._lock.close()
+        try:
+            await self._writer.close()
+        finally:
+            self._lock.close()
 
     async def live_content(self, names: Iterable[str]) -> set[str]:
         """Which of these spool files belong to a message. Raises TemporaryError."""
         files = [(number, name) for name in names if (number := _number_or_none(name)) is not None]
         return set(await self._batches.submit(Live(files)))
-
-    def _writer_lost(self) -> None:
-        self._changed.set()
 
     def _read(self, leased: Leased) -> list[QueuedMessage]:
         messages: list[QueuedMessage] = []

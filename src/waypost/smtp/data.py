@@ -20,14 +20,13 @@ _OPEN_ENDS_LENIENT = (
 )
 
 
-# One pass over the octets; counting each mark by itself took three, and four times as long.
+# Deleting these leaves CR, LF and NUL: one pass instead of three.
 _ALL_BUT_MARKS = bytes(octet for octet in range(256) if octet not in b"\r\n\0")
 
 
 def _is_canonical(piece: bytes) -> bool:
     """True when every CR and LF of `piece` is part of a CRLF and there is no NUL."""
-    marks = piece.translate(None, _ALL_BUT_MARKS)
-    return marks == b"\r\n" * (len(marks) // 2)
+    return len(piece.translate(None, _ALL_BUT_MARKS)) == 2 * piece.count(b"\r\n")
 
 
 def _normalised(piece: bytes) -> bytes:
