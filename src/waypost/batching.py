@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 # While much is going on a batch gathers this long, well below what a sync takes on most disks.
-GATHER_S = 0.002
+GATHER_S = 0.001
 # How large the batch before must have been for that; else what comes is handed over once a turn of
 # the loop brings nothing new, and a lone request waits for nobody.
 BUSY_BATCH = 5
