@@ -13,23 +13,25 @@ from typing import Any, NamedTuple
 
 from waypost.errors import TemporaryError
 
-# A row's values in the order of its table or view (queue/schema).
+# The values of one statement, or of one row that was read (queue/schema).
 Row = tuple[Any, ...]
 
 
 class Accept(NamedTuple):
-    """Keep a message: its rows for new_message, one for each recipient."""
+    """Keep a message."""
 
-    rows: list[Row]
+    message: Row  # of INSERT_MESSAGE
+    octets: bytes | None  # None: the content is in the spool
+    recipients: list[Row]  # of INSERT_RECIPIENT
 
 
 class Settle(NamedTuple):
     """Record what became of leased recipients, and keep the reports about it."""
 
-    finished: list[Row]  # for new_outcome
-    waiting: list[Row]  # values of RETRY_RECIPIENT
-    attempts: list[Row]  # for attempt
-    reports: list[Row]  # for new_message
+    finished: list[Row]  # of FINISH_RECIPIENT
+    waiting: list[Row]  # of RETRY_RECIPIENT
+    attempts: list[Row]  # of INSERT_ATTEMPT
+    reports: list[Accept]
     in_file: int | None  # the message, when its content lies in the spool
 
 

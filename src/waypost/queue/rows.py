@@ -36,59 +36,53 @@ def _ip_value(text: str) -> IPAddress:
     return ip_address(text)
 
 
+_WAITING, _LEASED = int(RecipientStatus.WAITING), int(RecipientStatus.LEASED)
+
+
 def accept_request(message: QueuedMessage, *, is_lent: bool) -> Accept:
     """Keep a message; `is_lent`: it goes straight to the dispatcher, from memory."""
-    if is_lent:
-        return Accept(_new_message_rows(message, RecipientStatus.LEASED, None))
-    return Accept(_new_message_rows(message, RecipientStatus.WAITING, message.accepted_at))
-
-
-def _new_message_rows(
-    message: QueuedMessage, status: RecipientStatus, next_attempt_at: float | None
-) -> list[Row]:
-    """The rows for new_message: one for each recipient, the content with the first."""
     envelope, arrival, content = message.envelope, message.arrival, message.content
-    about_message = (
-        decode_queue_id(message.queue_id),
-        message.accepted_at,
-        None,
-        None if envelope.reverse_path is None else str(envelope.reverse_path),
-        None if envelope.body is None else envelope.body.value,
-        envelope.smtputf8,
-        envelope.envid,
-        None if envelope.ret is None else envelope.ret.value,
-        arrival.protocol,
-        None if arrival.client_ip is None else ip_text(arrival.client_ip),
-        None if arrival.local_ip is None else ip_text(arrival.local_ip),
-        arrival.helo,
-        arrival.listener,
-        arrival.trusted,
-        message.reports_allowed,
-        message.is_eight_bit,
-        content.size,
-        content.path.name if isinstance(content, FileContent) else None,
-        message.prepend,
-    )
-    octets = content.inline
-    rows: list[Row] = []
-    for queued in message.recipients:
-        recipient = queued.recipient
-        rows.append(
+    number = decode_queue_id(message.queue_id)
+    status = _LEASED if is_lent else _WAITING
+    due_at = None if is_lent else message.accepted_at
+    return Accept(
+        (
+            number,
+            message.accepted_at,
+            None,
+            None if envelope.reverse_path is None else str(envelope.reverse_path),
+            None if envelope.body is None else envelope.body.value,
+            envelope.smtputf8,
+            envelope.envid,
+            None if envelope.ret is None else envelope.ret.value,
+            arrival.protocol,
+            None if arrival.client_ip is None else ip_text(arrival.client_ip),
+            None if arrival.local_ip is None else ip_text(arrival.local_ip),
+            arrival.helo,
+            arrival.listener,
+            arrival.trusted,
+            message.reports_allowed,
+            message.is_eight_bit,
+            content.size,
+            content.path.name if isinstance(content, FileContent) else None,
+            message.prepend,
+        ),
+        content.inline,
+        [
             (
-                *about_message,
-                octets,
+                number,
                 queued.number,
-                str(recipient.forward_path),
-                recipient.original_recipient,
-                None if recipient.notify is None else int(recipient.notify),
+                str(queued.recipient.forward_path),
+                queued.recipient.original_recipient,
+                None if queued.recipient.notify is None else int(queued.recipient.notify),
                 queued.target,
                 queued.rule,
-                int(status),
-                next_attempt_at,
+                status,
+                due_at,
             )
-        )
-        octets = None
-    return rows
+            for queued in message.recipients
+        ],
+    )
 
 
 def settle_request(settlement: Settlement) -> Settle:
@@ -107,7 +101,7 @@ def settle_request(settlement: Settlement) -> Settle:
         if result.next_attempt_at is None and not is_held:
             if kind is OutcomeKind.DEFERRED:
                 kind = OutcomeKind.CANCELLED
-            finished.append((number, recipient.number, 1, reply, hop, kind.value, at))
+            finished.append((1, reply, hop, kind.value, at, number, recipient.number))
         else:
             status = RecipientStatus.HELD if is_held else RecipientStatus.WAITING
             waiting.append(
@@ -117,9 +111,7 @@ def settle_request(settlement: Settlement) -> Settle:
                 )
             )
             attempts.append((number, recipient.number, at, kind.value, reply, hop))
-    reports: list[Row] = []
-    for report in settlement.reports:
-        reports += accept_request(report, is_lent=True).rows
+    reports = [accept_request(report, is_lent=True) for report in settlement.reports]
     is_in_file = settlement.message.content.inline is None
     return Settle(finished, waiting, attempts, reports, number if is_in_file else None)
 

@@ -70,49 +70,29 @@ CREATE TABLE refusal (
 );
 CREATE INDEX refusal_by_client ON refusal (client_ip);
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-
--- Doors to the tables: one statement a batch, whatever tables it touches. Each statement gives
--- the interpreter away and has to win it back from the event loop's thread, several times, and
--- that costs more than what the statement does (docs/decisions/0005).
-CREATE VIEW new_message AS
-    SELECT message.*, octets, number, forward_path, original_recipient, notify, target, rule,
-        status, next_attempt_at
-    FROM message JOIN content USING (queue_id) JOIN recipient USING (queue_id);
-CREATE TRIGGER keep_message INSTEAD OF INSERT ON new_message BEGIN
-    INSERT INTO message SELECT NEW.queue_id, NEW.accepted_at, NULL, NEW.reverse_path, NEW.body,
-        NEW.smtputf8, NEW.envid, NEW.ret, NEW.protocol, NEW.client_ip, NEW.local_ip, NEW.helo,
-        NEW.listener, NEW.trusted, NEW.reports_allowed, NEW.is_eight_bit, NEW.size,
-        NEW.content_name, NEW.prepend
-        WHERE NEW.number = 0;
-    INSERT INTO content SELECT NEW.queue_id, NEW.octets WHERE NEW.octets IS NOT NULL;
-    INSERT INTO recipient VALUES (NEW.queue_id, NEW.number, NEW.forward_path,
-        NEW.original_recipient, NEW.notify, NEW.target, NEW.rule, NEW.status, 0,
-        NEW.next_attempt_at, 0, NULL, NULL, NULL, NULL);
-END;
-CREATE VIEW new_outcome AS
-    SELECT queue_id, number, attempts, last_reply, last_hop, outcome, finished_at FROM recipient;
-CREATE TRIGGER finish_recipient INSTEAD OF INSERT ON new_outcome BEGIN
-    UPDATE recipient SET status = 3, attempts = attempts + NEW.attempts, next_attempt_at = NULL,
-        last_reply = coalesce(NEW.last_reply, last_reply),
-        last_hop = coalesce(NEW.last_hop, last_hop),
-        outcome = NEW.outcome, finished_at = NEW.finished_at
-        WHERE queue_id = NEW.queue_id AND number = NEW.number;
-    UPDATE message SET finished_at = NEW.finished_at
-        WHERE queue_id = NEW.queue_id AND NOT EXISTS (
-            SELECT 1 FROM recipient WHERE recipient.queue_id = NEW.queue_id AND status <> 3);
-    DELETE FROM content
-        WHERE queue_id = NEW.queue_id AND NOT EXISTS (
-            SELECT 1 FROM recipient WHERE recipient.queue_id = NEW.queue_id AND status <> 3);
-END;
 """
 
-# Values of a row given to the two views above, and to a table.
-NEW_MESSAGE_COLUMNS = 28
-NEW_OUTCOME_COLUMNS = 7
-ATTEMPT_COLUMNS = 6
+INSERT_MESSAGE = f"INTO message VALUES ({','.join('?' * 19)})"
+INSERT_CONTENT = "INTO content VALUES (?, ?)"
+INSERT_RECIPIENT = "INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, NULL, NULL, NULL, NULL)"
+INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?)"
 RETRY_RECIPIENT = (
     "UPDATE recipient SET status = ?, attempts = attempts + 1, next_attempt_at = ?, warned = ?,"
     " last_reply = ?, last_hop = ? WHERE queue_id = ? AND number = ?"
+)
+FINISH_RECIPIENT = (
+    "UPDATE recipient SET status = 3, attempts = attempts + ?, next_attempt_at = NULL,"
+    " last_reply = coalesce(?, last_reply), last_hop = coalesce(?, last_hop), outcome = ?,"
+    " finished_at = ? WHERE queue_id = ? AND number = ?"
+)
+# Finished with its last recipient; content goes then, the rows stay for the trace.
+FINISH_MESSAGE = (
+    "UPDATE message SET finished_at = ?1 WHERE queue_id = ?2 AND NOT EXISTS"
+    " (SELECT 1 FROM recipient WHERE queue_id = ?2 AND status <> 3)"
+)
+DROP_CONTENT = (
+    "DELETE FROM content WHERE queue_id = ?1 AND EXISTS"
+    " (SELECT 1 FROM message WHERE queue_id = ?1 AND finished_at IS NOT NULL)"
 )
 _RECIPIENT_FIELDS = (
     "queue_id, number, forward_path, original_recipient, notify, target, rule, status, attempts,"

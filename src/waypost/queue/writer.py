@@ -47,8 +47,6 @@ PAGE_BYTES = 16_384
 # often: what is in the log must still find room in the database, out of the reserve.
 CHECKPOINT_PAGES = 2_000
 MIN_CHECKPOINT_PAGES = 16
-# Rows of one INSERT; with the widest table well below SQLite's 32,766 bound values.
-MAX_ROWS = 100
 # While the disk is nearly full the database gives back free pages no more often than this.
 SHRINK_EVERY_S = 10.0
 # After an I/O error the database is tried afresh this often.
@@ -114,12 +112,6 @@ class Writer:
         connection = self._connection
         assert connection is not None
         accepts = [request for request in requests if isinstance(request, Accept)]
-        rows = sum(len(accept.rows) for accept in accepts)
-        is_plain = not self._adrift and not self.is_tight
-        if len(accepts) == len(requests) and rows <= MAX_ROWS and is_plain:
-            # A single statement is a transaction by itself.
-            self._insert_messages(accepts)
-            return [None] * len(requests)
         connection.execute("BEGIN IMMEDIATE")
         self._lending = []
         self._take_back(self._adrift, time.time())
@@ -193,7 +185,7 @@ class Writer:
             # a commit that reported failure may yet be found in the log.
             self.is_well = False
             self._disowned += [
-                request.rows[0][0] for request in requests if isinstance(request, Accept)
+                request.message[0] for request in requests if isinstance(request, Accept)
             ]
             connection.close()
             self._connection = None
@@ -264,21 +256,30 @@ class Writer:
         connection.execute("COMMIT")
         self._disowned.clear()
 
-    def _insert_messages(self, accepts: list[Accept]) -> None:
-        rows = list(chain.from_iterable(accept.rows for accept in accepts))
-        self._insert_rows("new_message", schema.NEW_MESSAGE_COLUMNS, rows)
+    def _insert_messages(self, accepts: list[Accept], verb: str = "INSERT") -> None:
+        self._execute_many(
+            f"{verb} {schema.INSERT_MESSAGE}", [accept.message for accept in accepts]
+        )
+        self._execute_many(
+            f"{verb} {schema.INSERT_CONTENT}",
+            [(accept.message[0], accept.octets) for accept in accepts if accept.octets is not None],
+        )
+        self._execute_many(
+            f"{verb} {schema.INSERT_RECIPIENT}",
+            list(chain.from_iterable(accept.recipients for accept in accepts)),
+        )
 
-    def _insert_rows(
-        self, table: str, columns: int, rows: list[tuple[Any, ...]], verb: str = "INSERT"
-    ) -> None:
-        """Many rows in one statement, so that it pays to run it at all."""
-        one = f"({','.join('?' * columns)})"
-        for start in range(0, len(rows), MAX_ROWS):
-            part = rows[start : start + MAX_ROWS]
-            self._execute(
-                f"{verb} INTO {table} VALUES {','.join([one] * len(part))}",
-                list(chain.from_iterable(part)),
-            )
+    def _finish(self, outcomes: list[Row]) -> None:
+        """Recipients that are done, and the messages whose last they were."""
+        self._execute_many(schema.FINISH_RECIPIENT, outcomes)
+        ends = {number: at for *_, at, number, _ in outcomes}
+        self._execute_many(schema.FINISH_MESSAGE, [(at, number) for number, at in ends.items()])
+        self._execute_many(schema.DROP_CONTENT, [(number,) for number in ends])
+
+    def _execute_many(self, sql: str, rows: list[Row]) -> None:
+        if rows:
+            assert self._connection is not None
+            self._connection.executemany(sql, rows)
 
     def _execute(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
         assert self._connection is not None
@@ -286,19 +287,15 @@ class Writer:
 
     def _settle(self, settlements: list[Settle]) -> list[str]:
         """Record outcomes; returns the spool files nobody needs any more."""
-        finished = list(chain.from_iterable(one.finished for one in settlements))
-        waiting = list(chain.from_iterable(one.waiting for one in settlements))
-        attempts = list(chain.from_iterable(one.attempts for one in settlements))
-        reports = list(chain.from_iterable(one.reports for one in settlements))
-        self._insert_rows("new_outcome", schema.NEW_OUTCOME_COLUMNS, finished)
-        if waiting:
-            assert self._connection is not None
-            self._connection.executemany(schema.RETRY_RECIPIENT, waiting)
-            self._insert_rows("attempt", schema.ATTEMPT_COLUMNS, attempts)
+        self._finish(list(chain.from_iterable(one.finished for one in settlements)))
+        for sql, rows in (
+            (schema.RETRY_RECIPIENT, [row for one in settlements for row in one.waiting]),
+            (schema.INSERT_ATTEMPT, [row for one in settlements for row in one.attempts]),
+        ):
+            self._execute_many(sql, rows)
         # A settlement is offered again after an I/O error, and may have been kept the first time.
-        self._insert_rows(
-            "new_message", schema.NEW_MESSAGE_COLUMNS, reports, verb="INSERT OR REPLACE"
-        )
+        reports = [report for one in settlements for report in one.reports]
+        self._insert_messages(reports, "INSERT OR REPLACE")
         return self._stale_files([one.in_file for one in settlements if one.in_file is not None])
 
     def _stale_files(self, numbers: list[int]) -> list[str]:
@@ -379,21 +376,14 @@ class Writer:
                     f"{sql} AND queue_id = ? RETURNING queue_id, number",
                     (request.status, due_at, number),
                 ).fetchall()
-        self._insert_rows(
-            "attempt",
-            schema.ATTEMPT_COLUMNS,
+        self._execute_many(
+            schema.INSERT_ATTEMPT,
             [(*pair, request.now, request.word, None, None) for pair in changed],
         )
         stale: list[str] = []
         if request.status == _FINISHED:
-            self._insert_rows(
-                "new_outcome",
-                schema.NEW_OUTCOME_COLUMNS,
-                [
-                    (*pair, 0, None, None, OutcomeKind.CANCELLED.value, request.now)
-                    for pair in changed
-                ],
-            )
+            outcome = OutcomeKind.CANCELLED.value
+            self._finish([(0, None, None, outcome, request.now, *pair) for pair in changed])
             stale = self._stale_files(sorted({message for message, _ in changed}))
         return len(changed), stale
 
