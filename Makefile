@@ -40,6 +40,10 @@ $(BIN)/.waypost: $(BIN)/python pyproject.toml VERSION $(LOCK)
 $(BIN)/.tests: $(BIN)/.waypost requirements/tests.txt
 	@echo "Installing what the tests need"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -r requirements/tests.txt
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check -c $(LOCK) --no-deps \
+		--no-binary :all: --dest $(VENV)/sdists email-validator
+	@$(BIN)/python -c 'import test.test_email' 2>/dev/null || \
+		sh tests/support/debian.sh libpython3-testsuite
 	sh tests/support/debian.sh curl iproute2 msmtp postfix strace swaks
 	@touch $@
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import machine, measure, report
+from benchmarks.addresses import measure_addresses
 from benchmarks.errors import BenchmarkError
 from benchmarks.memory import measure_memory
 from benchmarks.peers import ROOT, WAYPOST, Task, present, program_versions
@@ -18,7 +19,7 @@ from benchmarks.syncs import measure_syncs
 from tests.support.postfix import PostfixError, install
 
 _RESULTS = Path(__file__).with_name("results")
-_PARTS = ("accept", "relay", "syncs", "memory")
+_PARTS = ("accept", "relay", "syncs", "memory", "addresses")
 
 
 def main() -> int:
@@ -77,6 +78,9 @@ def _measure(options: argparse.Namespace) -> Result:
             rounds=run_rounds(plan, tasks, peers, scratch, _say) if tasks else None,
             syncs=measure_syncs(peers, scratch, _say) if "syncs" in parts else None,
             memory=measure_memory(peers, scratch, _say) if "memory" in parts else None,
+            addresses=(
+                measure_addresses(plan.rounds, plan.seed, _say) if "addresses" in parts else None
+            ),
         )
 
 

@@ -243,7 +243,7 @@ def present() -> list[type[Peer]]:
 def program_versions() -> dict[str, str]:
     """What was measured, by program."""
     versions = {"postfix": _said("postconf", "-dh", "mail_version")}
-    for package in ("aiosmtpd", "uvloop"):
+    for package in ("aiosmtpd", "email-validator", "uvloop"):
         code = f"import importlib.metadata as m; print(m.version({package!r}))"
         versions[package] = _said(sys.executable, "-c", code)
     if WAYPOST.exists():

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.addresses import Reading
 from benchmarks.load import CONNECTIONS, MESSAGE_BYTES, Mode
 from benchmarks.memory import Memory
 from benchmarks.peers import Aiosmtpd, Peer, PostfixPeer, Task, TunedPostfix
@@ -48,6 +49,7 @@ class Result:
     rounds: Rounds | None  # None, here and below: not measured this time
     syncs: tuple[Syncs, ...] | None
     memory: Memory | None
+    addresses: tuple[Reading, ...] | None
 
     def rows(self) -> list[Row]:
         if self.rounds is None:
@@ -84,6 +86,8 @@ def as_text(result: Result) -> str:
         lines += ["", "asked of the disk, per message (not timed)", *_sync_table(result.syncs)]
     if result.memory is not None:
         lines += ["", "memory", *_memory_table(result.memory)]
+    if result.addresses is not None:
+        lines += ["", "to read one address, us (syntax only)", *_address_table(result.addresses)]
     return "\n".join(lines)
 
 
@@ -92,6 +96,7 @@ def save(result: Result, directory: Path, *, quick: bool) -> Path:
     measured = [task.value for task in Task if any(row.task == task.value for row in result.rows())]
     measured += ["syncs"] if result.syncs is not None else []
     measured += ["memory"] if result.memory is not None else []
+    measured += ["addresses"] if result.addresses is not None else []
     measured += ["quick"] if quick else []
     stem = "-".join([datetime.datetime.now(datetime.UTC).date().isoformat(), *measured])
     path = directory / f"{stem}.json"
@@ -188,6 +193,19 @@ def _sync_table(found: Sequence[Syncs]) -> list[str]:
             for syncs in found
         ],
     )
+
+
+def _address_table(readings: Sequence[Reading]) -> list[str]:
+    rows = [
+        [
+            reading.kind,
+            f"{reading.waypost_us:.2f}",
+            f"{reading.email_validator_us:.2f}",
+            f"{reading.ratio:.1f} x",
+        ]
+        for reading in readings
+    ]
+    return _table(["", "Waypost", "email-validator", "faster"], rows)
 
 
 def _memory_table(memory: Memory) -> list[str]:

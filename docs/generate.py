@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import re
 import sqlite3
 import sys
 import tomllib
@@ -402,6 +403,29 @@ def log_page() -> str:
     )
 
 
+# address-codes.md
+
+
+_CODE = re.compile(r"(?:syntax|literal|dns)\.\w+")
+
+
+def address_codes_page() -> str:
+    """Every code an AddressError can carry."""
+    found: dict[str, dict[str, None]] = {}
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if path.startswith("mail/") or path == "errors.py":
+                    if _CODE.fullmatch(node.value) is not None:
+                        found.setdefault(node.value, {})[path] = None
+    covered("codes of addresses", found, EXPLAINED["address_codes"])
+    rows = (
+        (f"`{code}`", EXPLAINED["address_codes"][code], ", ".join(paths))
+        for code, paths in sorted(found.items())
+    )
+    return "".join((MADE, TEXT["address_codes_intro"], table(("code", "meaning", "from"), rows)))
+
+
 # files.md
 
 
@@ -641,6 +665,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "replies.md": replies_page,
     "log-events.md": log_page,
+    "address-codes.md": address_codes_page,
     "files.md": files_page,
     "session-states.md": states_page,
     "gate.md": gate_page,

@@ -6,6 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from waypost.errors import AddressError, WaypostError
 from waypost.mail.address import Address, AddressLiteral, Domain, GeneralLiteral
+from waypost.mail.header_address import (
+    Group,
+    Levels,
+    Mailbox,
+    parse_address_list,
+    parse_mailbox,
+)
 
 try:
     __version__ = version("waypost")
@@ -18,6 +25,11 @@ __all__ = [
     "AddressLiteral",
     "Domain",
     "GeneralLiteral",
+    "Group",
+    "Levels",
+    "Mailbox",
     "WaypostError",
     "__version__",
+    "parse_address_list",
+    "parse_mailbox",
 ]

@@ -28,15 +28,26 @@ class WaypostError(Exception):
 class AddressError(WaypostError, ValueError):
     """A text that is not the address it should be.
 
-    `offset` counts characters from the start of the text that was given to the parser;
-    `section` names the rule, for example ``RFC 5321 §4.1.3``.
+    `code` is one of docs/reference/address-codes.md, for scripts; `offset` counts characters from
+    the start of the text that was given to the parser; `section` names the rule, for example
+    ``RFC 5321 §4.1.3``; `suggestion` is the text that was probably meant, None: nobody can say.
     """
 
-    def __init__(self, reason: str, *, offset: int = 0, section: str = "RFC 5321 §4.1.2") -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: str = "syntax.bad_char",
+        offset: int = 0,
+        section: str = "RFC 5321 §4.1.2",
+        suggestion: str | None = None,
+    ) -> None:
         super().__init__(f"{reason} ({section})")
+        self.code = code
         self.reason = reason
         self.offset = offset
         self.section = section
+        self.suggestion = suggestion
 
 
 @dataclass(frozen=True, slots=True)

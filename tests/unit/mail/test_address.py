@@ -18,7 +18,9 @@ from waypost.mail.address import (
     Domain,
     GeneralLiteral,
     as_value,
+    ipv6_text,
     parse_domain_part,
+    parse_ipv6,
     parse_literal,
     render_local_part,
 )
@@ -742,3 +744,18 @@ def test_cost_grows_with_the_length_and_not_its_square(shape: str) -> None:
     gc.collect()
     small, large = (cost(LONG[shape](size)) for size in (10_000, 100_000))
     assert large < 40 * max(small, 1e-5)
+
+
+@given(st.ip_addresses(v=6))
+def test_ipv6_texts_are_those_of_rfc_5952(ip: IPv6Address) -> None:
+    # Python's text is that form but for v4-mapped addresses, which are IPv4 here.
+    if ip.ipv4_mapped is None:
+        assert ipv6_text(ip) == str(ip)
+
+
+@given(st.lists(st.sampled_from(["0", "0000", "1", "db8", "FFFF"]), min_size=8, max_size=8))
+def test_zeros_are_shortened_where_rfc_5952_says(groups: list[str]) -> None:
+    ip = IPv6Address(":".join(groups))
+    if ip.ipv4_mapped is None:
+        assert ipv6_text(ip) == str(ip)
+    assert parse_ipv6(":".join(groups)) == ip
