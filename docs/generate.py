@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from waypost.check.verdict import REASONS, Outcome, Verdict
 from waypost.cli import build_parser
 from waypost.config.schema import REQUIRED, SECTIONS, Key
 from waypost.delivery import connection, smtp
@@ -426,6 +427,43 @@ def address_codes_page() -> str:
     return "".join((MADE, TEXT["address_codes_intro"], table(("code", "meaning", "from"), rows)))
 
 
+# verdicts.md
+
+
+def verdicts_page() -> str:
+    """Every reason a check can give, and what follows from it."""
+    covered("verdicts", [verdict.value for verdict in Verdict], EXPLAINED["verdicts"])
+    covered("outcomes", [outcome.value for outcome in Outcome], EXPLAINED["outcomes"])
+    scores = (
+        (f"`{verdict.value}`", str(verdict.score), EXPLAINED["verdicts"][verdict.value])
+        for verdict in Verdict
+    )
+    outcomes = ((f"`{outcome.value}`", EXPLAINED["outcomes"][outcome.value]) for outcome in Outcome)
+    reasons = (
+        (
+            f"`{code}`",
+            reason.plain,
+            "–" if reason.verdict is None else f"`{reason.verdict.value}`",
+            "–" if reason.outcome is None else f"`{reason.outcome.value}`",
+            "–" if reason.advice is None else f"`{reason.advice.value}`",
+            reason.ref,
+        )
+        for code, reason in REASONS.items()
+    )
+    return "".join(
+        (
+            MADE,
+            TEXT["verdicts_intro"],
+            "\n## Verdicts\n\n",
+            table(("verdict", "score", "meaning"), scores),
+            "\n## Outcomes\n\n",
+            table(("outcome", "what happens to a message sent now"), outcomes),
+            "\n## Reasons\n\n",
+            table(("code", "in plain words", "verdict", "outcome", "advice", "rule"), reasons),
+        )
+    )
+
+
 # files.md
 
 
@@ -666,6 +704,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "replies.md": replies_page,
     "log-events.md": log_page,
     "address-codes.md": address_codes_page,
+    "verdicts.md": verdicts_page,
     "files.md": files_page,
     "session-states.md": states_page,
     "gate.md": gate_page,
