@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from waypost.errors import AddressError, WaypostError
 from waypost.mail.address import Address, AddressLiteral, Domain, GeneralLiteral
 from waypost.mail.header_address import (
@@ -14,10 +12,7 @@ from waypost.mail.header_address import (
     parse_mailbox,
 )
 
-try:
-    __version__ = version("waypost")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
+__version__: str
 
 __all__ = [
     "Address",
@@ -33,3 +28,15 @@ __all__ = [
     "parse_address_list",
     "parse_mailbox",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """The version, when somebody asks: finding it takes longer than all the rest here."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("waypost")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"

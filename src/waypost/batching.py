@@ -21,6 +21,9 @@ GATHER_S = 0.001
 # the loop brings nothing new, and a lone request waits for nobody.
 BUSY_BATCH = 5
 
+# A batch is held in memory twice on its way to another process.
+MAX_BATCH = 500
+
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
@@ -82,9 +85,9 @@ class Batches(Generic[Request, Result]):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        requests, futures = self._requests, self._futures
+        requests, self._requests = self._requests[:MAX_BATCH], self._requests[MAX_BATCH:]
+        futures, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
         self._last_size = len(requests)
-        self._requests, self._futures = [], []
         self._start(requests, lambda results: self._done(futures, results))
 
     def _done(self, futures: list[asyncio.Future[Result]], results: list[Any]) -> None:

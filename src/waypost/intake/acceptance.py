@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from waypost.errors import QueueFull, StoreLost, TemporaryError
 from waypost.mail import reply as replies
-from waypost.mail.address import Address
+from waypost.mail.address import Address, ip_text
 from waypost.mail.envelope import (
     Arrival,
     Envelope,
@@ -215,7 +215,7 @@ class Acceptance:
         self._log.event(
             "received",
             id=message.queue_id,
-            client=arrival.client_ip,
+            client=None if arrival.client_ip is None else ip_text(arrival.client_ip),
             listener=arrival.listener,
             sender=message.envelope.reverse_path or "<>",
             recipients=len(message.recipients),
@@ -242,7 +242,7 @@ class Acceptance:
         self._store.note_refusal(refusal)
         self._log.event(
             "refused",
-            client=arrival.client_ip,
+            client=None if arrival.client_ip is None else ip_text(arrival.client_ip),
             listener=arrival.listener,
             sender=refusal.reverse_path,
             recipient=refusal.forward_path or None,

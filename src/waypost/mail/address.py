@@ -64,6 +64,12 @@ def as_value(ip: IPAddress) -> IPAddress:
     return ip
 
 
+@lru_cache(maxsize=4096)
+def ip_text(ip: IPAddress) -> str:
+    """The text of an IP address, made once for each client."""
+    return str(ip)
+
+
 def parse_ipv4(text: str, offset: int = 0) -> IPv4Address:
     """Dotted quad, exactly; raises AddressError.
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
-from email.header import decode_header, make_header
-from email.headerregistry import Address as HeaderAddress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from waypost.errors import AddressError
 from waypost.mail.address import (
@@ -23,6 +21,9 @@ from waypost.mail.address import (
     parse_domain_part,
 )
 from waypost.mail.correction import suggest
+
+if TYPE_CHECKING:
+    from email.headerregistry import Address as HeaderAddress
 
 # Longer texts are no address of anybody's; RFC 5322 §2.1.1 has 998 for a line.
 MAX_TEXT = 1_000_000
@@ -81,6 +82,9 @@ class Mailbox:
         if self.address is None:
             assert self.fault is not None
             raise self.fault
+        # Slow to import, and most programs never come here.
+        from email.headerregistry import Address as HeaderAddress
+
         address = self.address
         return HeaderAddress(self.display_name or "", address.local_part, str(address.domain))
 
@@ -362,6 +366,8 @@ class _Reader:
                 self._is_obsolete = True
         phrase = "".join(parts)
         if "=?" in phrase:
+            from email.header import decode_header, make_header  # as above
+
             try:
                 return str(make_header(decode_header(phrase)))
             except (ValueError, LookupError):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
-from waypost.mail.address import Address, IPAddress
+from waypost.mail.address import Address, IPAddress, ip_text
 from waypost.mail.envelope import (
     Arrival,
     Body,
@@ -23,12 +23,6 @@ from waypost.mail.message import QueuedMessage
 from waypost.queue.requests import Accept, Act, Row, Settle
 from waypost.queue.spool import FileContent, InlineContent, Spool, StoredContent
 from waypost.queue.store import Action, Settlement, decode_queue_id, encode_queue_id
-
-
-@lru_cache(maxsize=4096)
-def ip_text(ip: IPAddress) -> str:
-    """The text of an address, made once for each client."""
-    return str(ip)
 
 
 @lru_cache(maxsize=4096)

@@ -20,6 +20,7 @@ from waypost.batching import Batches
 from waypost.durable import sync_directory
 from waypost.errors import QueueFull, TemporaryError, WaypostError
 from waypost.mail import reply as replies
+from waypost.mail.address import ip_text
 from waypost.mail.envelope import QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
@@ -30,7 +31,6 @@ from waypost.queue.rows import (
     accept_request,
     act_request,
     hold_unreadable,
-    ip_text,
     read_message,
     read_recipient,
     settle_request,
