@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Longer texts are no address of anybody's; RFC 5322 §2.1.1 has 998 for a line.
 MAX_TEXT = 1_000_000
+# Encoded words in longer names stay as they are: the library's search for them is quadratic.
+MAX_ENCODED_NAME = 2_000
 
 _NON_ASCII = r"\u0080-\ud7ff\ue000-\U0010ffff"
 # obs-NO-WS-CTL (RFC 5322 §4.1).
@@ -365,7 +367,7 @@ class _Reader:
             if word.kind == ".":
                 self._is_obsolete = True
         phrase = "".join(parts)
-        if "=?" in phrase:
+        if "=?" in phrase and len(phrase) <= MAX_ENCODED_NAME:
             from email.header import decode_header, make_header  # as above
 
             try:

@@ -220,6 +220,7 @@ HUGE = [
     ("brackets", "[", "]"),
     ("dots", "a.", "b@example.com"),
     ("at signs", "a@", "b"),
+    ("encoded words", "=?a?q?b", " <ann@example.com>"),
     ("folds", "\r\n ", "ann@example.com"),
     ("groups", "G:", ";"),
     ("commas", ",", "ann@example.com"),
