@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from disposable_email_domains import blocklist as disposable_domains
+
 from waypost.check.verdict import Finding
 from waypost.errors import AddressError
 from waypost.mail.address import Address, AddressLiteral, Domain, GeneralLiteral, IPAddress
@@ -106,6 +108,8 @@ def _of_domain(address: Address, domain: Domain) -> tuple[list[Finding], str | N
     )
     if is_special:
         findings.append(Finding("special_use_domain", f"{name} is reserved"))
+    if any(".".join(labels[at:]) in disposable_domains for at in range(len(labels) - 1)):
+        findings.append(Finding("disposable", f"{name} gives away throw-away addresses"))
     if len(labels) == 1:
         findings.append(Finding("dotless", f"{name} has no dot"))
     return findings, None

@@ -179,6 +179,11 @@ REASONS: dict[str, Reason] = {
     ),
     "dns.idna_invalid": _malformed("The domain holds characters no name may have.", "RFC 5891 §4"),
     "role": _flag("It belongs to a task rather than to a person.", "RFC 2142"),
+    "disposable": _flag(
+        "Its provider gives away addresses that live for minutes.",
+        "disposable-email-domains",
+        Level.WARN,
+    ),
     "subaddressed": _flag("It has a sub-address.", "RFC 5233"),
     "quoted_local": _flag(
         "The local part needs quotation marks; some web forms refuse it.", "RFC 5321 §4.1.2"

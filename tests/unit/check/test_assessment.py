@@ -64,6 +64,8 @@ def test_an_address_of_a_trusted_network_is_within_reach() -> None:
         ("postmaster@x.dev", "role"),
         ("No-Reply@x.dev", "role"),
         ("info+list@x.dev", "role"),
+        ("ann@0-mail.com", "disposable"),
+        ("ann@mx.0-mail.com", "disposable"),
         ("ann+x@x.dev", "subaddressed"),
         ('"a b"@x.dev', "quoted_local"),
         ("añn@x.dev", "non_ascii_local"),
