@@ -168,7 +168,7 @@ def calls_of_tasks(points: Points, record: Path) -> list[tuple[str, str]]:
     ):
         points.send()
         points.settle()
-    seen = set(re.findall(r"^(\d+) (\w+)\(", record.read_text(), re.MULTILINE))
+    seen = set(re.findall(r"^(\d+) +(\w+)\(", record.read_text(), re.MULTILINE))
     return sorted(
         (name, call)
         for task, call in seen
