@@ -179,6 +179,10 @@ class Writer:
             if isinstance(request, Act):
                 self._adrift += request.unlent
         if code == sqlite3.SQLITE_FULL:
+            # SQLite checkpoints after a commit only. If a reader was in the way of the last one,
+            # no commit would ever find room again in a log that could start afresh.
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             return QueueFull("no room for the queue's database")
         if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             # After a failed fsync nothing written since the last good one can be trusted, and
