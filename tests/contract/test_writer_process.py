@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.mail import new_message, on_loop
+from tests.contract.mail import deferred, new_message, on_loop
+from tests.fault.small_disk import small_disk
 from tests.fault.tracing import children_of, is_alive
-from waypost.errors import StoreLost, StoreUnavailable
+from waypost.errors import QueueFull, StoreLost, StoreUnavailable
 from waypost.mail.envelope import RecipientStatus
 from waypost.queue.history import History, Search
 from waypost.queue.spool import InlineContent, Spool
@@ -159,3 +161,30 @@ async def test_a_row_that_cannot_be_read_is_put_away(tmp_path: Path) -> None:
     assert word.fetchone() == ("unreadable",)
     connection.close()
     assert History(tmp_path).find(Search(queue_id=good.queue_id))
+
+
+@on_loop
+async def test_a_log_that_a_reader_kept_from_starting_afresh(tmp_path: Path) -> None:
+    """Full because somebody was reading; when they are gone there is room, with no help."""
+    with small_disk(tmp_path / "disk", 8) as ballast:
+        async with Bench(ballast.directory / "data") as bench:
+            store = bench.store
+            first = new_message(store.next_id())
+            await store.accept(first)
+            [lent] = await store.lease(1)
+            reader = sqlite3.connect(bench.directory / "queue.db", isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM message").fetchone()
+
+            async def put_off_until_full() -> None:
+                while True:  # takes log, and nothing else
+                    await store.settle(deferred(lent, 9e9))
+
+            with pytest.raises(QueueFull):
+                await put_off_until_full()
+            reader.close()
+            async with asyncio.timeout(5):
+                while True:
+                    with contextlib.suppress(QueueFull):
+                        await store.settle(deferred(lent, 9e9))
+                        break
