@@ -26,11 +26,12 @@ MAX_PATH = 256
 MAX_LABEL = 63
 
 # RFC 6531 §3.3; surrogates have no UTF-8 form (RFC 3629 §3).
-_NON_ASCII = r"\u0080-\ud7ff\ue000-\U0010ffff"
-_ATEXT = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{_NON_ASCII}]"
-_DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+NON_ASCII = r"\u0080-\ud7ff\ue000-\U0010ffff"
+# atext of RFC 5322 §3.2.3 with that.
+ATEXT = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{NON_ASCII}]"
+_DOT_STRING = re.compile(rf"{ATEXT}+(?:\.{ATEXT}+)*")
 # qtextSMTP and quoted-pairSMTP; controls, and so CR, LF and NUL, are outside.
-_QUOTED_STRING = re.compile(rf'"((?:[ !#-\[\]-~{_NON_ASCII}]|\\[ -~])*)"')
+_QUOTED_STRING = re.compile(rf'"((?:[ !#-\[\]-~{NON_ASCII}]|\\[ -~])*)"')
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _NEEDS_BACKSLASH = re.compile(r'(["\\])')
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
@@ -469,4 +470,9 @@ def render_local_part(local_part: str) -> str:
     """As a Dot-string where it is one, else quoted (RFC 5321 §4.1.2)."""
     if _DOT_STRING.fullmatch(local_part) is not None:
         return local_part
-    return '"' + _NEEDS_BACKSLASH.sub(r"\\\1", local_part) + '"'
+    return quoted_string(local_part)
+
+
+def quoted_string(text: str) -> str:
+    """`text` between quotation marks (RFC 5322 §3.2.4)."""
+    return '"' + _NEEDS_BACKSLASH.sub(r"\\\1", text) + '"'

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from waypost.errors import AddressError
 from waypost.mail.address import (
+    ATEXT,
     MAX_LOCAL_PART,
     MAX_PATH,
+    NON_ASCII,
     Address,
     Domain,
     parse_domain_part,
+    quoted_string,
 )
 from waypost.mail.correction import suggest
 
@@ -30,24 +33,26 @@ MAX_TEXT = 1_000_000
 # Encoded words in longer names stay as they are: the library's search for them is quadratic.
 MAX_ENCODED_NAME = 2_000
 
-_NON_ASCII = r"\u0080-\ud7ff\ue000-\U0010ffff"
 # obs-NO-WS-CTL (RFC 5322 §4.1).
 _OBSOLETE = r"\x01-\x08\x0b\x0c\x0e-\x1f\x7f"
-_ATOM = re.compile(rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{_NON_ASCII}]+")
+_ATOM = re.compile(rf"{ATEXT}+")
 # FWS, and obs-FWS with more than one fold (RFC 5322 §3.2.2, §4.2).
 _FOLDING = re.compile(r"(?:[ \t]|\r\n(?=[ \t]))+")
 _PLAIN_FOLDING = re.compile(r"[ \t]*(?:\r\n[ \t]+)?")
-_QTEXT = re.compile(rf"[!#-\[\]-~{_NON_ASCII}]+")
-_CTEXT = re.compile(rf"[!-'*-\[\]-~{_NON_ASCII}]+")
-_DTEXT = re.compile(rf"[!-Z^-~{_NON_ASCII}]+")
+_QTEXT = re.compile(rf"[!#-\[\]-~{NON_ASCII}]+")
+_CTEXT = re.compile(rf"[!-'*-\[\]-~{NON_ASCII}]+")
+_DTEXT = re.compile(rf"[!-Z^-~{NON_ASCII}]+")
 _OBSOLETE_TEXT = re.compile(rf"[{_OBSOLETE}]+")
-_PAIR = re.compile(rf"\\(?:[ \t!-~{_NON_ASCII}]|[\0\r\n{_OBSOLETE}])")
+_PAIR = re.compile(rf"\\(?:[ \t!-~{NON_ASCII}]|[\0\r\n{_OBSOLETE}])")
 # Neither in qtextSMTP nor in quoted-pairSMTP (RFC 5321 §4.1.2).
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 _ADDR_SPEC = "RFC 5322 §3.4.1"
 _TOKENS = "RFC 5322 §3.2"
 _LISTS = "RFC 5322 §3.4"
+_UNCLOSED_QUOTE = ("syntax.unclosed_quote", "the quoted string has no end", f"{_TOKENS}.4")
+_UNCLOSED_COMMENT = ("syntax.unclosed_comment", "the comment has no end", f"{_TOKENS}.2")
+_UNCLOSED_LITERAL = ("syntax.unclosed_literal", 'a "]" is missing', _ADDR_SPEC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,7 @@ def render_phrase(text: str) -> str:
     words = text.split(" ")
     if all(_ATOM.fullmatch(word) is not None for word in words) and "=?" not in text:
         return text
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+    return quoted_string(text)
 
 
 @dataclass(slots=True)
@@ -174,9 +179,7 @@ class _Reader:
             found.append(self.mailbox_or_group(groups=True))
             self._cfws()
             if self._at < len(self._text) and self._peek() != ",":
-                self._refuse(
-                    "syntax.bad_char", "addresses are separated by commas", "RFC 5322 §3.4"
-                )
+                self._refuse("syntax.bad_char", "a comma is missing between addresses", _LISTS)
         if not found:
             raise AddressError("there is no address", code="syntax.no_at", section=_LISTS)
         return tuple(found)
@@ -225,9 +228,7 @@ class _Reader:
             mailboxes.append(mailbox)
             self._cfws()
             if self._peek() not in (",", ";"):
-                self._refuse(
-                    "syntax.bad_char", "addresses are separated by commas", "RFC 5322 §3.4"
-                )
+                self._refuse("syntax.bad_char", "a comma is missing between addresses", _LISTS)
 
     def _angle(self, name: str | None) -> Mailbox:
         self._at += 1
@@ -377,29 +378,33 @@ class _Reader:
         return phrase
 
     def _quoted_string(self) -> str:
-        text, start = self._text, self._at
+        start = self._at
         parts: list[str] = []
         self._at += 1
         while True:
             if self._peek() == '"':
                 self._at += 1
                 return "".join(parts)
-            run = _QTEXT.match(text, self._at) or _OBSOLETE_TEXT.match(text, self._at)
-            if run is not None:
-                self._note_obsolete(run[0])
-                parts.append(run[0])
-                self._at = run.end()
-            elif (pair := _PAIR.match(text, self._at)) is not None:
-                parts.append(self._pair(pair))
-            elif (folding := _FOLDING.match(text, self._at)) is not None:
-                parts.append(self._fold(folding))
-            elif self._at >= len(text):
-                self._at = start
-                self._refuse(
-                    "syntax.unclosed_quote", "the quoted string has no end", _TOKENS + ".4"
-                )
-            else:
-                self._refuse_character()
+            parts.append(self._inside(_QTEXT, start, _UNCLOSED_QUOTE))
+
+    def _inside(self, plain: re.Pattern[str], start: int, unclosed: tuple[str, str, str]) -> str:
+        """One run of a quoted string, comment or literal that began at `start`, decoded.
+
+        `unclosed`: code, reason and section of the refusal where the text ends instead.
+        """
+        text, at = self._text, self._at
+        if (run := plain.match(text, at) or _OBSOLETE_TEXT.match(text, at)) is not None:
+            self._note_obsolete(run[0])
+            self._at = run.end()
+            return run[0]
+        if (pair := _PAIR.match(text, at)) is not None:
+            return self._pair(pair)
+        if (folding := _FOLDING.match(text, at)) is not None:
+            return self._fold(folding)
+        if at >= len(text):
+            self._at = start
+            self._refuse(*unclosed)
+        return self._refuse_character()
 
     def _pair(self, pair: re.Match[str]) -> str:
         self._at = pair.end()
@@ -437,7 +442,7 @@ class _Reader:
                 return
 
     def _comment(self) -> str:
-        text, start = self._text, self._at
+        start = self._at
         depth = 0
         parts: list[str] = []
         while True:
@@ -453,21 +458,8 @@ class _Reader:
                 if not depth:
                     return "".join(parts)
                 parts.append(mark)
-            elif (
-                run := _CTEXT.match(text, self._at) or _OBSOLETE_TEXT.match(text, self._at)
-            ) is not None:
-                self._note_obsolete(run[0])
-                parts.append(run[0])
-                self._at = run.end()
-            elif (pair := _PAIR.match(text, self._at)) is not None:
-                parts.append(self._pair(pair))
-            elif (folding := _FOLDING.match(text, self._at)) is not None:
-                parts.append(self._fold(folding))
-            elif self._at >= len(text):
-                self._at = start
-                self._refuse("syntax.unclosed_comment", "the comment has no end", _TOKENS + ".2")
             else:
-                self._refuse_character()
+                parts.append(self._inside(_CTEXT, start, _UNCLOSED_COMMENT))
 
     # Domains.
 
@@ -515,32 +507,18 @@ class _Reader:
         return "".join(parts)
 
     def _literal(self) -> str:
-        text, start = self._text, self._at
+        start = self._at
         parts: list[str] = []
         self._at += 1
         while True:
             if self._peek() == "]":
                 self._at += 1
                 return f"[{''.join(parts).strip()}]"
-            run = _DTEXT.match(text, self._at)
-            if run is not None:
-                parts.append(run[0])
-                self._at = run.end()
-            elif (obsolete := _OBSOLETE_TEXT.match(text, self._at)) is not None:
-                self._is_obsolete = True
-                parts.append(obsolete[0])
-                self._at = obsolete.end()
-            elif (pair := _PAIR.match(text, self._at)) is not None:
-                self._is_obsolete = True
-                parts.append(self._pair(pair))
-            elif (folding := _FOLDING.match(text, self._at)) is not None:
+            if self._peek() == "\\":
+                self._is_obsolete = True  # obs-dtext (RFC 5322 §4.4)
+            elif self._peek().isspace():
                 self._is_only_5322 = True
-                parts.append(self._fold(folding))
-            elif self._at >= len(text):
-                self._at = start
-                self._refuse("syntax.unclosed_literal", 'a "]" is missing', _ADDR_SPEC)
-            else:
-                self._refuse_character()
+            parts.append(self._inside(_DTEXT, start, _UNCLOSED_LITERAL))
 
     # Ends and refusals.
 

@@ -96,6 +96,9 @@ class Report(NamedTuple):
     spare_bytes: int  # while the disk is tight: room inside the database
 
 
+# After an I/O error the writer tries the database afresh this often, and the hub asks it to.
+REVIVE_S = 1.0
+
 HEADER = struct.Struct("!I")
 
 

@@ -25,7 +25,7 @@ from waypost.mail.envelope import QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.queue.process import WriterProcess
-from waypost.queue.requests import Lease, Leased, Live, Note, Request
+from waypost.queue.requests import REVIVE_S, Lease, Leased, Live, Note, Request
 from waypost.queue.room import free_bytes
 from waypost.queue.rows import (
     accept_request,
@@ -45,8 +45,6 @@ from waypost.queue.store import (
     first_number_at,
 )
 
-# After an I/O error the database is tried afresh this often.
-REVIVE_S = 1.0
 # A hub that was killed may leave a writer that is just ending its last batch.
 LOCK_WAIT_S = 5.0
 LOCK_POLL_S = 0.02

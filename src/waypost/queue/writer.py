@@ -25,6 +25,7 @@ from waypost.mail.envelope import OutcomeKind, RecipientStatus
 from waypost.queue import schema
 from waypost.queue.requests import (
     HEADER,
+    REVIVE_S,
     Accept,
     Act,
     Lease,
@@ -49,8 +50,6 @@ CHECKPOINT_PAGES = 2_000
 MIN_CHECKPOINT_PAGES = 16
 # While the disk is nearly full the database gives back free pages no more often than this.
 SHRINK_EVERY_S = 10.0
-# After an I/O error the database is tried afresh this often.
-REVIVE_S = 1.0
 
 _WAITING = int(RecipientStatus.WAITING)
 _LEASED = int(RecipientStatus.LEASED)
@@ -210,9 +209,7 @@ class Writer:
         self.is_well = True
 
     def _open(self, *, is_first: bool) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=512
-        )
+        connection = sqlite3.connect(self._path, isolation_level=None)
         try:
             self._prepare(connection, is_first=is_first)
         except BaseException:
@@ -292,11 +289,10 @@ class Writer:
     def _settle(self, settlements: list[Settle]) -> list[str]:
         """Record outcomes; returns the spool files nobody needs any more."""
         self._finish(list(chain.from_iterable(one.finished for one in settlements)))
-        for sql, rows in (
-            (schema.RETRY_RECIPIENT, [row for one in settlements for row in one.waiting]),
-            (schema.INSERT_ATTEMPT, [row for one in settlements for row in one.attempts]),
-        ):
-            self._execute_many(sql, rows)
+        waiting = [row for one in settlements for row in one.waiting]
+        self._execute_many(schema.RETRY_RECIPIENT, waiting)
+        attempts = [row for one in settlements for row in one.attempts]
+        self._execute_many(schema.INSERT_ATTEMPT, attempts)
         # A settlement is offered again after an I/O error, and may have been kept the first time.
         reports = [report for one in settlements for report in one.reports]
         self._insert_messages(reports, "INSERT OR REPLACE")
