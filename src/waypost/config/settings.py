@@ -10,8 +10,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from waypost.check.memory import Budget
+from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
 from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
+from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits
 from waypost.intake.smtp_listener import ListenerSettings
@@ -46,6 +49,9 @@ class Settings:
     listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
     limits: Limits = field(default_factory=Limits)
     retry: RetrySettings = field(default_factory=RetrySettings)
+    dns_servers: tuple[str, ...] = (SYSTEM,)
+    dnsbl_zones: tuple[str, ...] = ()
+    check: CheckSettings = field(default_factory=CheckSettings)
     log_as_json: bool = False
     source: Path | None = None  # None: no configuration file
 
@@ -190,6 +196,8 @@ class _Reader:
             if listener["role"] == "lmtp" and any(bind.endswith(":25") for bind in binds):
                 # RFC 2033 §5: a client that speaks SMTP there would lose mail.
                 self._fault(("listener", index, "bind"), "LMTP must not be on port 25")
+        if values["check"]["probe"] and values["check"]["sender"] is None:
+            self._fault(("check", "probe"), "probing needs check.sender, which somebody reads")
         retry = values["retry"]
         if retry["give_up_after_s"] < retry["first_s"]:
             self._fault(
@@ -232,6 +240,7 @@ def _compose(
     values: Values, config: Path | None, data: Path | None, environment: Mapping[str, str]
 ) -> Settings:
     top, addresses, networks = values[""], values["addresses"], values["networks"]
+    check = values["check"]
     if data is None:
         data = Path(top["data_dir"]) if top["data_dir"] else default_data_dir(environment)
     hostname: str | None = top["hostname"]
@@ -286,6 +295,21 @@ def _compose(
         or DEFAULT_LISTENERS,
         limits=Limits(**values["limits"]),
         retry=RetrySettings(**values["retry"]),
+        dns_servers=values["dns"]["servers"],
+        dnsbl_zones=values["policy"]["dnsbl_zones"],
+        check=CheckSettings(
+            may_probe=check["probe"],
+            sender=check["sender"],
+            helo=check["helo"],
+            networks=check["networks"],
+            budget=Budget(
+                host_per_minute=check["host_per_minute"],
+                network_per_minute=check["network_per_minute"],
+                per_minute=check["per_minute"],
+                per_day=check["per_day"],
+            ),
+            retry_s=check["retry_s"],
+        ),
         log_as_json=values["log"]["format"] == "json",
         source=config,
     )

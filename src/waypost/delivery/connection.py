@@ -15,13 +15,13 @@ from waypost.smtp.client import (
     ClientEvent,
     ClientSession,
     ContentWanted,
-    PeerOutOfStep,
     SessionReady,
     SessionRefused,
     Transaction,
     TransactionEnded,
 )
 from waypost.smtp.data import DataEncoder
+from waypost.smtp.replies import PeerOutOfStep
 
 # RFC 5321 §4.5.3.2, in seconds. The commands of a transaction are waited for together.
 GREETING_S = 300.0

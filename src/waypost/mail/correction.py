@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from waypost.errors import AddressError
 from waypost.mail.address import AddressLiteral, parse_exactly, render_local_part
+from waypost.mail.matching import PROVIDERS
 
 # Longer texts were not typed by a person who would like to be helped.
 MAX_TEXT = 512
@@ -77,3 +78,24 @@ def _quoted(text: str) -> str | None:
     if not at or not local_part or '"' in local_part or "@" in local_part:
         return None
     return f"{render_local_part(local_part)}@{domain}"
+
+
+def near_provider(name: str) -> str | None:
+    """A large provider's name one keystroke away from `name`; None: there is none."""
+    return next((known for known in PROVIDERS if _is_one_keystroke(name, known)), None)
+
+
+def _is_one_keystroke(one: str, other: str) -> bool:
+    """One letter changed, missing, added, or two neighbours swapped."""
+    if one == other or abs(len(one) - len(other)) > 1:
+        return False
+    start = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    if start is None:
+        return True  # one letter more at the end
+    rest, other_rest = one[start:], other[start:]
+    return (
+        rest[1:] == other_rest[1:]
+        or rest[1:] == other_rest
+        or rest == other_rest[1:]
+        or (rest[1::-1] == other_rest[:2] and rest[2:] == other_rest[2:])
+    )

@@ -16,7 +16,7 @@ from waypost.errors import ConnectForbidden
 from waypost.mail.address import AddressLiteral, IPAddress
 from waypost.mail.envelope import Arrival
 from waypost.net.interfaces import OwnAddresses
-from waypost.net.networks import Networks
+from waypost.net.networks import NOWHERE, Networks
 from waypost.net.special import describe, parse_packed, special_block, unwrap
 
 
@@ -27,6 +27,7 @@ class Origin(Enum):
     ROUTED = "routed"  # a trusted client's recipient, sent on by a route of the operator
     TRUSTED = "trusted"  # a trusted client's recipient, and no route says more
     PROVEN = "proven"  # a report to the very host the message came from
+    CHECK = "check"  # an address somebody asked about, whoever that is
     STRANGER = "stranger"  # anything a stranger could have caused
 
 
@@ -46,9 +47,14 @@ class Gate:
         trusted: Networks,
         own: OwnAddresses,
         listening: Callable[[], frozenset[tuple[IPAddress | None, int]]],
+        probed: Networks = NOWHERE,
     ) -> None:
-        """`listening` gives address and port of our listeners; None as address: every one."""
+        """`listening` gives address and port of our listeners; None as address: every one.
+
+        `probed` are networks that are not global and that checks may connect to.
+        """
         self.trusted = trusted  # replaced when settings are read again
+        self._probed = probed
         self._own = own
         self._listening = listening
 
@@ -71,7 +77,7 @@ class Gate:
         is_own = inner in self._own
         if (is_own or kind == "loopback") and self._is_listener(inner, port):
             return f"{inner} port {port} is this hub"
-        if origin is Origin.OPERATOR:
+        if origin is Origin.OPERATOR or (origin is Origin.CHECK and inner in self._probed):
             return None
         if is_own:
             return f"{inner} is an address of this host"

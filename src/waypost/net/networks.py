@@ -49,3 +49,6 @@ class Networks:
 
     def __repr__(self) -> str:
         return f"Networks({list(self.words)!r})"
+
+
+NOWHERE = Networks(())

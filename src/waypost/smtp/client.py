@@ -17,11 +17,8 @@ from waypost.mail.address import Address
 from waypost.mail.envelope import Body, Envelope, Notify, Recipient
 from waypost.mail.reply import Reply
 from waypost.smtp.command import encode_original_recipient, encode_xtext
+from waypost.smtp.replies import PeerOutOfStep, ReplyReader
 
-# RFC 5321 §4.5.3.1.5 allows 512 octets a line; no honest reply comes near this in all.
-MAX_REPLY_BYTES = 32_768
-
-_REPLY_LINE = re.compile(rb"([2-5][0-9]{2})([ \-]?)(.*)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4, RFC 9422 §3; int() itself takes more
 
 # Refusals of our own, before the peer is asked: it lacks what the message needs.
@@ -31,10 +28,6 @@ NEEDS_BINARYMIME = Reply(
 )
 NEEDS_8BITMIME = Reply(554, "The next host does not offer 8BITMIME, which this mail needs", (6, 3))
 TOO_BIG_FOR_PEER = Reply(552, "The message is larger than the next host accepts", (3, 4))
-
-
-class PeerOutOfStep(Exception):
-    """The peer's replies cannot be matched to our commands any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +99,7 @@ class ClientSession:
     def __init__(self, helo: str, *, is_lmtp: bool = False) -> None:
         self._helo = helo
         self._is_lmtp = is_lmtp
-        self._buffer = b""
-        self._lines: list[str] = []
-        self._code = 0
-        self._reply_bytes = 0
+        self._reader = ReplyReader()
         self._out: list[bytes] = []
         self._awaiting: deque[_Await] = deque([_Await.GREETING])
         self._unsent = 0  # of those awaited, how many have their command still in _out
@@ -124,14 +114,8 @@ class ClientSession:
 
     def receive(self, received: bytes) -> None:
         """Take octets as they came. Raises PeerOutOfStep."""
-        buffer = self._buffer + received if self._buffer else received
-        start = 0
-        while (end := buffer.find(b"\n", start)) >= 0:
-            self._line(buffer[start:end].rstrip(b"\r"))
-            start = end + 1
-        self._buffer = buffer[start:]
-        if self._reply_bytes + len(self._buffer) > MAX_REPLY_BYTES:
-            raise PeerOutOfStep("a reply without end")
+        for reply, lines in self._reader.receive(received):
+            self._answered(reply, lines)
 
     def next_event(self) -> ClientEvent | None:
         """The next thing to do; None: wait for the peer."""
@@ -212,22 +196,6 @@ class ClientSession:
         return "DSN" in self.extensions
 
     # Replies.
-
-    def _line(self, line: bytes) -> None:
-        self._reply_bytes += len(line) + 2
-        match = _REPLY_LINE.fullmatch(line)
-        if match is None or self._reply_bytes > MAX_REPLY_BYTES:
-            raise PeerOutOfStep(f"not a reply: {line[:80]!r}")
-        code = int(match[1])
-        if self._lines and code != self._code:
-            raise PeerOutOfStep(f"a reply with two codes, {self._code} and {code}")
-        self._code = code
-        self._lines.append(match[3].decode("utf-8", "replace"))
-        if match[2] != b"-":
-            reply = Reply.received(code, self._lines)
-            raw_lines, self._lines = self._lines, []
-            self._reply_bytes = 0
-            self._answered(reply, raw_lines)
 
     def _answered(self, reply: Reply, raw_lines: list[str]) -> None:
         if reply.code == 421:

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.check.assessment import SANDBOX, assess
-from waypost.check.verdict import REASONS, Advice, Finding, Outcome, Verdict, weigh
+from waypost.check.checker import SANDBOX, assess
+from waypost.check.findings import Finding, weigh
+from waypost.check.reasons import REASONS
+from waypost.check.verdict import Advice, Outcome, Verdict
 from waypost.net.networks import Networks
 
 NOBODY = Networks([])

@@ -1,0 +1,308 @@
+"""Asking hosts about mailboxes with good manners (depth "smtp").
+
+A probe is a session that never delivers, and sites may list those who open many of them. So: only
+where the operator wants it, from a host in order itself, one session with a domain at a time,
+within a budget, and never twice for what is known already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Any
+
+from waypost.check.answers import Stage, meaning_of
+from waypost.check.assessment import NOTHING, Evidence
+from waypost.check.findings import Finding
+from waypost.check.memory import (
+    ADDRESS_NO_S,
+    ADDRESS_YES_S,
+    DOMAIN_NO_S,
+    DOMAIN_YES_S,
+    Memory,
+)
+from waypost.check.probe import Prober, Session
+from waypost.check.reasons import REASONS
+from waypost.check.settings import CheckSettings
+from waypost.check.standing import Standings
+from waypost.check.verdict import Outcome
+from waypost.errors import ConnectForbidden
+from waypost.mail.address import Address, AddressLiteral, IPAddress
+from waypost.net.special import special_block
+
+# Places of one domain that are tried.
+MAX_PLACES = 3
+# A budget is waited for this long; one that is spent for the day is not.
+PATIENCE_S = 60.0
+# Times a host that asked to come back is asked again, where the caller waits.
+MAX_RETRIES = 2
+# Hosts of the Internet that must have failed before the fault is taken to be ours.
+_BLOCKED_AFTER = 3
+_REACHED = "reached"  # what memory keeps of hosts that answered
+
+# Hosts that say yes to everybody and return mail later; asking for a second address tells nothing.
+_ACCEPTS_ALL = (".yahoodns.net", ".antispamcloud.com")
+# A refusal of us that holds for every mailbox of the domain, at whatever stage it comes.
+_ABOUT_US = frozenset({"smtp.blocked_dnsbl", "smtp.blocked_no_ptr", "smtp.needs_tls"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of it."""
+
+    findings: Sequence[Finding]
+    evidence: Evidence = NOTHING
+
+
+class Inquiry:
+    """Asks."""
+
+    def __init__(
+        self,
+        prober: Prober,
+        memory: Memory,
+        standings: Standings,
+        settings: CheckSettings,
+        *,
+        timeout_s: float,
+        waits: bool,
+        is_fresh: bool,
+    ) -> None:
+        """`timeout_s` is for one session; with `waits` it comes back by itself where a host asks
+        for it; with `is_fresh` it asks, whatever is remembered.
+        """
+        self._timeout_s = timeout_s
+        self._waits = waits
+        self._is_fresh = is_fresh
+        self._prober = prober
+        self._memory = memory
+        self._standings = standings
+        self._settings = settings
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._unreached: set[IPAddress] = set()
+        self._has_reached = False
+        self.is_port_blocked = False  # nobody at all can be reached from here
+
+    async def ask(self, address: Address, places: Sequence[tuple[str, IPAddress]]) -> Answer:
+        """Ask about an address at the hosts that take mail for it, in order."""
+        answer = await self._ask_politely(address, places)
+        for _ in range(MAX_RETRIES if self._waits else 0):
+            retry_at = answer.evidence.retry_at
+            if retry_at is None:
+                break
+            await asyncio.sleep(max(0.0, retry_at - time.time()))
+            answer = await self._ask_politely(address, places)
+        return answer
+
+    async def _ask_politely(
+        self, address: Address, places: Sequence[tuple[str, IPAddress]]
+    ) -> Answer:
+        """One address of a domain at a time, and none that was asked about lately."""
+        domain = str(address.domain)
+        async with self._locks[domain]:
+            if not self._is_fresh:
+                known = await self._recall(str(address), "answer")
+                known = known or await self._recall(domain, "refused")
+                if known is not None:
+                    return known
+            return await self._ask(address, places)
+
+    async def _ask(self, address: Address, places: Sequence[tuple[str, IPAddress]]) -> Answer:
+        session: Session | None = None
+        attempts = 0
+        for host, ip in places[:MAX_PLACES]:
+            tried = await self._open(host, ip, address)
+            if isinstance(tried, Finding):
+                if session is None:
+                    return Answer([tried])
+                break
+            attempts += 1
+            session = tried
+            if session.stage is not Stage.CONNECT and not _refused_at_the_door(session):
+                break
+        assert session is not None  # there is a place, or DNS would have said so
+        return await self._answer(address, session, attempts)
+
+    async def _open(self, host: str, ip: IPAddress, recipient: Address) -> Session | Finding:
+        """A session, or why there was none."""
+        is_global = special_block(ip) is None
+        if is_global:
+            if self.is_port_blocked:
+                return Finding("net.port25_blocked", f"{host} [{ip}] was not tried")
+            faults = await self._standings.faults_towards(ip)
+            if faults:
+                return Finding("net.self_check", "; ".join(faults))
+        wait_s = await asyncio.to_thread(self._memory.take, ip, self._settings.budget)
+        while wait_s:
+            if wait_s > PATIENCE_S:
+                return Finding("net.budget", f"{host} [{ip}] may be asked in {wait_s:.0f} s")
+            await asyncio.sleep(wait_s)
+            wait_s = await asyncio.to_thread(self._memory.take, ip, self._settings.budget)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                session = await self._prober.ask(host, ip, recipient)
+        except ConnectForbidden as error:
+            return Finding("net.forbidden", str(error))
+        except TimeoutError:
+            session = Session(host, ip, self._prober.port, trouble="net.timeout")
+        if is_global:
+            await self._note_reach(session)
+        return session
+
+    async def _note_reach(self, session: Session) -> None:
+        """Tell a dead host from a blocked port: our own trouble is said once, as such."""
+        if session.stage is not Stage.CONNECT or session.trouble == "net.refused":
+            self._has_reached = True
+            await asyncio.to_thread(
+                self._memory.keep, str(session.ip), _REACHED, session.host, DOMAIN_YES_S
+            )
+            return
+        self._unreached.add(session.ip)
+        if self._has_reached:
+            return
+        for text in await asyncio.to_thread(self._memory.subjects_of, _REACHED, _BLOCKED_AFTER):
+            ip = ip_address(text)
+            if ip not in self._unreached:
+                if await self._prober.answers(ip):
+                    self._has_reached = True
+                    return
+                self._unreached.add(ip)
+        self.is_port_blocked = len(self._unreached) >= _BLOCKED_AFTER
+
+    # What a session means.
+
+    async def _answer(self, address: Address, session: Session, attempts: int) -> Answer:
+        code = _code_of(session)
+        smtp = session.as_json() | {
+            "catch_all": "not_tested",
+            "control": None,
+            "accepts_literal": "unknown",
+            "attempts": attempts,
+        }
+        if code == "net.timeout" and self.is_port_blocked and session.stage is Stage.CONNECT:
+            code = "net.port25_blocked"
+        is_literal = isinstance(address.domain, AddressLiteral)
+        if session.is_accepted:
+            if is_literal:
+                smtp["accepts_literal"] = "yes"
+            code = await self._proven(address, session, smtp)
+        elif is_literal and REASONS[code].outcome is Outcome.REJECTED_RECIPIENT:
+            code = await self._after_control(address, session, smtp, code)
+        findings = [Finding(code, _said(session))]
+        if session.extensions and "STARTTLS" not in session.extensions:
+            findings.append(Finding("no_starttls", f"{session.host} does not offer STARTTLS"))
+        return Answer(findings, await self._remember(address, session, findings, smtp))
+
+    async def _proven(self, address: Address, session: Session, smtp: dict[str, Any]) -> str:
+        """Whether a yes means anything: a mailbox nobody has is asked for, in another session."""
+        if session.host.endswith(_ACCEPTS_ALL):
+            return "smtp.provider_accepts_all"
+        domain = str(address.domain)
+        known = await asyncio.to_thread(self._memory.recall, domain, "catch_all")
+        if known is None or self._is_fresh:
+            nobody = Address(f"{secrets.token_hex(6)}-nobody", address.domain)
+            known = "unknown"
+            control = await self._open(session.host, session.ip, nobody)
+            if isinstance(control, Session) and control.reply is not None:
+                smtp["control"] = {"kind": "random", "code": control.reply.code}
+                if control.is_accepted:
+                    known = "yes"
+                elif REASONS[_code_of(control)].outcome is Outcome.REJECTED_RECIPIENT:
+                    known = "no"
+            if known != "unknown":
+                await asyncio.to_thread(self._memory.keep, domain, "catch_all", known, DOMAIN_YES_S)
+        smtp["catch_all"] = known
+        return {"yes": "smtp.catch_all", "no": "smtp.rcpt_ok"}.get(known, "smtp.unproven")
+
+    async def _after_control(
+        self, address: Address, session: Session, smtp: dict[str, Any], code: str
+    ) -> str:
+        """Whether a host refuses this mailbox, or every address with its IP in brackets.
+
+        Each host has a postmaster (RFC 5321 §4.5.1), so that is who is asked for.
+        """
+        if address.local_part.lower() == "postmaster":
+            smtp["accepts_literal"] = "no"
+            return "smtp.literal_not_accepted"
+        control = await self._open(session.host, session.ip, Address("postmaster", address.domain))
+        if not isinstance(control, Session) or control.reply is None:
+            return code
+        smtp["control"] = {"kind": "postmaster", "code": control.reply.code}
+        if control.is_accepted:
+            smtp["accepts_literal"] = "yes"
+        elif REASONS[_code_of(control)].outcome is Outcome.REJECTED_RECIPIENT:
+            smtp["accepts_literal"] = "no"
+            return "smtp.literal_not_accepted"
+        return code
+
+    # What is kept.
+
+    async def _remember(
+        self,
+        address: Address,
+        session: Session,
+        findings: Sequence[Finding],
+        smtp: dict[str, Any],
+    ) -> Evidence:
+        evidence = Evidence(smtp=smtp)
+        code = findings[0].code
+        outcome = REASONS[code].outcome
+        subject, what, lives_s = str(address), "answer", 0.0
+        if outcome in (Outcome.ACCEPTED, Outcome.ACCEPTED_UNPROVEN):
+            lives_s = ADDRESS_YES_S
+        elif outcome in (Outcome.REJECTED_RECIPIENT, Outcome.NOT_TRANSMITTABLE):
+            lives_s = ADDRESS_NO_S
+        elif outcome is Outcome.REFUSED_US:
+            lives_s = ADDRESS_NO_S
+            if session.stage is not Stage.RCPT or code in _ABOUT_US:
+                subject, what, lives_s = str(address.domain), "refused", DOMAIN_NO_S
+        elif outcome is Outcome.DEFERRED:
+            before = await asyncio.to_thread(self._memory.recall, subject, "deferrals") or 0
+            lives_s = self._settings.retry_s[min(before, len(self._settings.retry_s) - 1)]
+            evidence = replace(evidence, retry_at=time.time() + lives_s)
+            await asyncio.to_thread(
+                self._memory.keep, subject, "deferrals", before + 1, ADDRESS_YES_S
+            )
+        if lives_s:
+            kept = {
+                "findings": [[finding.code, finding.text] for finding in findings],
+                "smtp": evidence.smtp,
+                "retry_at": evidence.retry_at,
+            }
+            await asyncio.to_thread(self._memory.keep, subject, what, kept, lives_s)
+        return evidence
+
+    async def _recall(self, subject: str, what: str) -> Answer | None:
+        kept = await asyncio.to_thread(self._memory.recall, subject, what)
+        if kept is None:
+            return None
+        return Answer(
+            [Finding(code, text) for code, text in kept["findings"] if code in REASONS],
+            Evidence(smtp=kept["smtp"], retry_at=kept["retry_at"], is_from_cache=True),
+        )
+
+
+def _code_of(session: Session) -> str:
+    if session.trouble is not None:
+        return session.trouble
+    assert session.reply is not None  # no trouble, so there was one
+    if session.reply.is_positive:
+        return "smtp.unproven" if session.is_accepted else "smtp.no_smtputf8"
+    return meaning_of(session.stage, session.reply)
+
+
+def _refused_at_the_door(session: Session) -> bool:
+    """Another host of the domain may be in a better mood (RFC 5321 §5.1)."""
+    return session.stage in (Stage.GREETING, Stage.EHLO) and not session.is_encrypted
+
+
+def _said(session: Session) -> str:
+    host = f"{session.host} [{session.ip}]" if session.host[:1] != "[" else session.host
+    if session.reply is None:
+        return f"{host} port {session.port}, at {session.stage.value}"
+    return f"{host} said at {session.stage.value}: {session.reply}"

@@ -1,0 +1,271 @@
+"""The resolver: dnspython asks, answers are kept for their TTL, and one question goes out once.
+
+Servers are the operator's: those of the configuration, or of the system's resolv.conf, which is
+read again when it changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import dns.asyncresolver
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.reversename
+
+from waypost.dns.resolver import (
+    SYSTEM,
+    Answer,
+    MailExchange,
+    ResolverUnavailable,
+    Trouble,
+    split_server,
+)
+from waypost.mail.address import IPAddress
+
+T = TypeVar("T")
+
+# One server is waited for this long, all of them together that long.
+SERVER_S = 3.0
+LIFETIME_S = 10.0
+# Questions under way at once; the rest wait, so that no resolver is flooded.
+MAX_ASKING = 200
+# Answers kept at once, the least used go first.
+MAX_ANSWERS = 50_000
+MAX_TTL_S = 86_400.0
+# An answer with TTL 0 still serves those who ask in the same moment.
+MIN_TTL_S = 1.0
+# RFC 9520 §3.2: trouble is remembered, too, 1 s to 5 minutes.
+TROUBLE_TTL_S = 10.0
+# Between two looks at whether resolv.conf has changed.
+_LOOK_S = 5.0
+_RESOLV_CONF = "/etc/resolv.conf"
+# RFC 6891: what passes nearly everywhere in one piece (DNS flag day 2020).
+_UDP_BYTES = 1232
+
+# A question: name and type.
+_Question = tuple[str, str]
+
+
+class CachingResolver:
+    """A `dns.resolver.Resolver` for one event loop."""
+
+    def __init__(self, servers: Sequence[str] = (SYSTEM,)) -> None:
+        """`servers`: "system", or addresses as 192.0.2.1, 192.0.2.1:5353, [2001:db8::1]:5353."""
+        self._servers = tuple(servers)
+        self._answers: OrderedDict[_Question, asyncio.Task[Answer[Any]]] = OrderedDict()
+        self._good_until: dict[_Question, float] = {}
+        self._asking = asyncio.Semaphore(MAX_ASKING)
+        self._configured: dns.asyncresolver.Resolver | None = None
+        self._looked_at = 0.0
+        self._system_seen: tuple[int, int] | None = None  # None: there is no resolv.conf
+        self.asked = 0  # questions that went out
+
+    async def mx(self, name: str) -> Answer[MailExchange]:
+        """See Resolver."""
+        return await self._ask(name, "MX", _mail_exchange)
+
+    async def ipv4(self, name: str) -> Answer[IPAddress]:
+        """See Resolver."""
+        return await self._ask(name, "A", _address)
+
+    async def ipv6(self, name: str) -> Answer[IPAddress]:
+        """See Resolver."""
+        return await self._ask(name, "AAAA", _address)
+
+    async def txt(self, name: str) -> Answer[str]:
+        """See Resolver."""
+        return await self._ask(name, "TXT", _text)
+
+    async def ptr(self, ip: IPAddress) -> Answer[str]:
+        """See Resolver."""
+        return await self._ask(dns.reversename.from_address(str(ip)).to_text(), "PTR", _target)
+
+    async def validates(self) -> bool:
+        """See Resolver: the root is signed, so a validating resolver says so of it."""
+        try:
+            answer = await self._ask(".", "SOA", str)
+        except ResolverUnavailable:
+            return False
+        return answer.is_secure
+
+    async def _ask(self, name: str, kind: str, read: Callable[[Any], T]) -> Answer[T]:
+        question = (name.lower().rstrip("."), kind)
+        task = self._answers.get(question)
+        if task is None or (task.done() and self._good_until[question] <= time.monotonic()):
+            task = asyncio.get_running_loop().create_task(self._query(question, read))
+            task.add_done_callback(_look_at_trouble)
+            self._answers[question] = task
+            while len(self._answers) > MAX_ANSWERS:
+                self._good_until.pop(self._answers.popitem(last=False)[0], None)
+        self._answers.move_to_end(question)
+        # Others may wait for the same answer: whoever gives up leaves it to them.
+        return await asyncio.shield(task)
+
+    async def _query(self, question: _Question, read: Callable[[Any], T]) -> Answer[T]:
+        try:
+            async with self._asking:
+                answer = await self._look_up(question, read)
+        except ResolverUnavailable:
+            self._good_until[question] = time.monotonic() + TROUBLE_TTL_S
+            raise
+        except BaseException:
+            self._good_until[question] = 0.0  # nobody believes it
+            raise
+        self._good_until[question] = answer.expires_at
+        return answer
+
+    async def _look_up(self, question: _Question, read: Callable[[Any], T]) -> Answer[T]:
+        name, kind = question
+        asked = f"{name or '.'} {kind}"
+        try:
+            qname = dns.name.from_text(f"{name}.")
+        except dns.exception.DNSException:  # too long, or an empty label: no such name can be
+            return _nothing(name)
+        resolver = self._resolver()
+        if resolver is None:
+            raise ResolverUnavailable(asked, Trouble.NO_SERVERS)
+        self.asked += 1
+        try:
+            found = await resolver.resolve(qname, kind, raise_on_no_answer=False, search=False)
+        except dns.resolver.NXDOMAIN as error:
+            return _no_such_name(name, error.kwargs["responses"][qname])
+        except dns.resolver.LifetimeTimeout:
+            raise ResolverUnavailable(asked, Trouble.TIMEOUT) from None
+        except dns.resolver.NoNameservers as error:
+            trouble = _trouble_of(error)
+            if trouble is Trouble.SERVFAIL and await self._is_bogus(question, qname):
+                trouble = Trouble.BOGUS
+            raise ResolverUnavailable(asked, trouble) from None
+        except dns.exception.DNSException:  # loops of CNAMEs and the like
+            raise ResolverUnavailable(asked, Trouble.SERVFAIL) from None
+        records = () if found.rrset is None else tuple(read(rdata) for rdata in found.rrset)
+        return Answer(
+            records,
+            True,
+            _plain(found.canonical_name),
+            bool(found.response.flags & dns.flags.AD),
+            _expiry(found.chaining_result.minimum_ttl),
+        )
+
+    async def _is_bogus(self, question: _Question, qname: dns.name.Name) -> bool:
+        """Whether the server would answer, did it not check signatures (RFC 4035 §3.2.2)."""
+        if question == ("", "SOA") or not await self.validates():
+            return False
+        unchecked = self._made(dns.flags.RD | dns.flags.CD)
+        if unchecked is None:
+            return False
+        try:
+            await unchecked.resolve(qname, question[1], raise_on_no_answer=False, search=False)
+        except dns.resolver.NXDOMAIN:
+            return True
+        except dns.exception.DNSException:
+            return False
+        return True
+
+    def _resolver(self) -> dns.asyncresolver.Resolver | None:
+        """The one in use; None: there is no server to ask."""
+        if SYSTEM in self._servers and time.monotonic() - self._looked_at >= _LOOK_S:
+            self._looked_at = time.monotonic()
+            seen = _system_state()
+            if seen != self._system_seen:
+                self._system_seen = seen
+                self._configured = None
+        if self._configured is None:
+            # AD in a question asks for AD in the answer (RFC 6840 §5.7).
+            self._configured = self._made(dns.flags.RD | dns.flags.AD)
+        return self._configured
+
+    def _made(self, flags: dns.flags.Flag) -> dns.asyncresolver.Resolver | None:
+        servers: list[str | dns.nameserver.Nameserver] = []
+        for server in self._servers:
+            if server != SYSTEM:
+                servers.append(dns.nameserver.Do53Nameserver(*split_server(server)))
+            elif self._system_seen is not None:
+                try:
+                    servers += dns.asyncresolver.Resolver(_RESOLV_CONF).nameservers
+                except dns.resolver.NoResolverConfiguration:
+                    continue
+        if not servers:
+            return None
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        resolver.nameservers = servers
+        resolver.timeout = SERVER_S
+        resolver.lifetime = LIFETIME_S
+        resolver.flags = flags
+        resolver.use_edns(0, 0, _UDP_BYTES)
+        return resolver
+
+
+def _look_at_trouble(task: asyncio.Task[Any]) -> None:
+    """Nobody may wait any more; asyncio would complain of an exception nobody has seen."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _system_state() -> tuple[int, int] | None:
+    try:
+        status = os.stat(_RESOLV_CONF)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
+
+
+def _trouble_of(error: dns.resolver.NoNameservers) -> Trouble:
+    codes = {
+        response.rcode()
+        for *_, response in error.kwargs.get("errors", ())
+        if isinstance(response, dns.message.Message)
+    }
+    if not codes:
+        return Trouble.TIMEOUT
+    return Trouble.REFUSED if codes == {dns.rcode.REFUSED} else Trouble.SERVFAIL
+
+
+def _no_such_name(name: str, response: Any) -> Answer[Any]:
+    chain = response.resolve_chaining()
+    return Answer(
+        (),
+        False,
+        _plain(chain.canonical_name) if chain.cnames else name,
+        bool(response.flags & dns.flags.AD),
+        _expiry(chain.minimum_ttl),
+    )
+
+
+def _nothing(name: str) -> Answer[Any]:
+    return Answer((), False, name, False, _expiry(MAX_TTL_S))
+
+
+def _expiry(ttl_s: float) -> float:
+    return time.monotonic() + min(max(ttl_s, MIN_TTL_S), MAX_TTL_S)
+
+
+def _plain(name: dns.name.Name) -> str:
+    """Lower case, without the dot at its end; odd octets as \\ddd (RFC 1035 §5.1)."""
+    return name.to_text(omit_final_dot=True).lower() if name != dns.name.root else ""
+
+
+def _mail_exchange(rdata: Any) -> MailExchange:
+    return MailExchange(rdata.preference, _plain(rdata.exchange))
+
+
+def _address(rdata: Any) -> IPAddress:
+    return ip_address(rdata.address)
+
+
+def _text(rdata: Any) -> str:
+    return b"".join(rdata.strings).decode("utf-8", "backslashreplace")
+
+
+def _target(rdata: Any) -> str:
+    return _plain(rdata.target)
