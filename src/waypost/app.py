@@ -95,7 +95,13 @@ def make_resolver(settings: Settings) -> Resolver:
 
 @contextlib.contextmanager
 def open_checker(
-    settings: Settings, depth: Depth, *, timeout_s: float, waits: bool, is_fresh: bool
+    settings: Settings,
+    depth: Depth,
+    *,
+    timeout_s: float,
+    waits: bool,
+    is_fresh: bool,
+    on_wait: Callable[[float], None],
 ) -> Iterator[Checker]:
     """A checker that asks, for as long as the block lasts; arguments as Inquiry's.
 
@@ -126,6 +132,7 @@ def open_checker(
             timeout_s=timeout_s,
             waits=waits,
             is_fresh=is_fresh,
+            on_wait=on_wait,
         )
         yield Checker(
             resolver=resolver, blocklists=blocklists, reachable=reachable, inquiry=inquiry

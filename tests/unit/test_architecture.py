@@ -26,6 +26,9 @@ MAY_CONNECT = {
     ): "a UDP socket asks the kernel for our address; no packet is sent",
     ("control.py", "connect"): "the hub's own Unix socket",
 }
+GOES_THROUGH_THE_GATE = {"delivery/smtp.py", "check/probe.py"}  # with gate.connect()
+# dnspython opens its own sockets, to the servers the operator named; nobody else may use it.
+MAY_IMPORT_DNSPYTHON = {"dns/caching.py"}
 CONNECTING = {
     "connect",
     "connect_ex",
@@ -116,14 +119,14 @@ def test_only_the_gate_opens_outgoing_connections(path: Path) -> None:
             continue
         if receiver == "sqlite3":
             continue  # a file
-        if (receiver, name) == ("", "connect") and name_of(path) == "delivery/smtp.py":
+        if (receiver, name) == ("", "connect") and name_of(path) in GOES_THROUGH_THE_GATE:
             # The gate's own function, by its name.
             assert ("waypost.net.gate.connect") in {module for module, _ in imports(path)}
             continue
         keywords = {keyword.arg for keyword in call.keywords}
-        if name == "create_connection" and "sock" in keywords:
-            # A protocol around a socket that is connected already: no host, no port.
-            assert len(call.args) == 1
+        if name in ("create_connection", "open_connection") and "sock" in keywords:
+            # Something around a socket that is connected already: no host, no port.
+            assert len(call.args) == (name == "create_connection")
             continue
         found.append((call.lineno, f"{receiver}.{name}"))
     assert not found
@@ -154,3 +157,9 @@ def test_only_the_command_line_speaks_and_through_one_module(path: Path) -> None
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_every_module_says_what_it_owns(path: Path) -> None:
     assert ast.get_docstring(tree_of(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_resolver_uses_dnspython(path: Path) -> None:
+    uses = [line for module, line in imports(path) if module.partition(".")[0] == "dns"]
+    assert bool(uses) == (name_of(path) in MAY_IMPORT_DNSPYTHON)

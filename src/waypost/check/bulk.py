@@ -29,6 +29,7 @@ _WAITS_S = 1.0
 # Rows that are looked at side by side, where others are asked.
 _AT_ONCE = 500
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _LIKELY_COLUMN = re.compile(r"e-?mail|address|recipient", re.IGNORECASE)
 
 
@@ -91,7 +92,7 @@ class CsvRows:
 
 def json_line(assessment: Assessment, row: str | None = None) -> str:
     """An assessment as a line of NDJSON."""
-    text = json.dumps(assessment.as_json(row), ensure_ascii=False)
+    text = _ENCODER.encode(assessment.as_json(row))
     # Octets that were no UTF-8 came in as lone surrogates, and leave as JSON's escapes.
     return text.encode(errors="backslashreplace").decode() + "\n"
 

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
@@ -72,10 +72,13 @@ class Inquiry:
         timeout_s: float,
         waits: bool,
         is_fresh: bool,
+        on_wait: Callable[[float], None],
     ) -> None:
         """`timeout_s` is for one session; with `waits` it comes back by itself where a host asks
-        for it; with `is_fresh` it asks, whatever is remembered.
+        for it; with `is_fresh` it asks, whatever is remembered. `on_wait` is told the seconds
+        whenever a budget or a host makes us wait.
         """
+        self._on_wait = on_wait
         self._timeout_s = timeout_s
         self._waits = waits
         self._is_fresh = is_fresh
@@ -95,7 +98,9 @@ class Inquiry:
             retry_at = answer.evidence.retry_at
             if retry_at is None:
                 break
-            await asyncio.sleep(max(0.0, retry_at - time.time()))
+            wait_s = max(0.0, retry_at - time.time())
+            self._on_wait(wait_s)
+            await asyncio.sleep(wait_s)
             answer = await self._ask_politely(address, places)
         return answer
 
@@ -141,6 +146,7 @@ class Inquiry:
         while wait_s:
             if wait_s > PATIENCE_S:
                 return Finding("net.budget", f"{host} [{ip}] may be asked in {wait_s:.0f} s")
+            self._on_wait(wait_s)
             await asyncio.sleep(wait_s)
             wait_s = await asyncio.to_thread(self._memory.take, ip, self._settings.budget)
         try:

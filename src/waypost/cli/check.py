@@ -134,7 +134,12 @@ def _check(parsed: argparse.Namespace) -> int:
 async def _ask(parsed: argparse.Namespace, settings: Settings, depth: Depth) -> int:
     """The depths at which others are asked."""
     with open_checker(
-        settings, depth, timeout_s=parsed.timeout, waits=parsed.wait, is_fresh=parsed.fresh
+        settings,
+        depth,
+        timeout_s=parsed.timeout,
+        waits=parsed.wait,
+        is_fresh=parsed.fresh,
+        on_wait=_show_wait,
     ) as checker:
         if parsed.file is not None:
             status = await _check_file_asking(parsed, checker)
@@ -147,6 +152,12 @@ async def _ask(parsed: argparse.Namespace, settings: Settings, depth: Depth) -> 
             " network, its provider or firewall, blocks it; the addresses are not to blame"
         )
     return status
+
+
+def _show_wait(wait_s: float) -> None:
+    """Somebody who watches wants to know why nothing happens."""
+    if sys.stderr.isatty() and wait_s >= 1:
+        complain(f"waiting {wait_s:.0f} s, as [check] or the host wants it")
 
 
 def _say_all(parsed: argparse.Namespace, assessments: Sequence[Assessment]) -> int:
