@@ -84,6 +84,7 @@ def config_page() -> str:
             title = "Top of the file"
         else:
             title = f"`[[{section.name}]]`" if section.is_array else f"`[{section.name}]`"
+            title = f"`[{section.name}.NAME]`" if section.is_named else title
         meaning = "" if not section.name else f"{section.meaning}\n\n"
         rows = [
             (f"`{key.name}`", key.expected, default_text(key), key.meaning) for key in section.keys

@@ -22,8 +22,10 @@ from waypost.check.standing import Standings
 from waypost.config.settings import Settings, load_settings
 from waypost.control import ControlServer
 from waypost.delivery.discard import DiscardTransport
+from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport, mailbox_names
-from waypost.delivery.smtp import SmtpTransport
+from waypost.delivery.reject import RejectTransport
+from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.transport import Transport
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
@@ -32,15 +34,17 @@ from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.smtp_listener import SmtpListener
-from waypost.mail.address import AddressLiteral, IPAddress
+from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
+from waypost.mail.message import Content
 from waypost.net.gate import Gate
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.observe import Log
-from waypost.queue.spool import Spool
+from waypost.queue.spool import FileContent, InlineContent, Spool
 from waypost.queue.sqlite import SqliteStore
 from waypost.queue.store import Action
+from waypost.routing.groups import DomainGroups
 from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import RoutingTable
 
@@ -78,6 +82,21 @@ def make_table(
         mailboxes=mailboxes,
         gate=gate,
     )
+
+
+def smtp_settings(settings: Settings) -> SmtpSettings:
+    """What SMTP on the way out is told."""
+    return SmtpSettings(
+        settings.hostname,
+        settings.routing.delivery_port,
+        {relay.name: relay for relay in settings.relays},
+        DomainGroups(settings.routing.groups),
+    )
+
+
+def make_smtp(settings: Settings, own: OwnAddresses, gate: Gate) -> SmtpTransport:
+    """The transport for mail on its way out."""
+    return SmtpTransport(gate, own, make_resolver(settings), smtp_settings(settings))
 
 
 def make_mailbox_names(settings: Settings) -> MailboxNames:
@@ -182,15 +201,19 @@ class Hub:
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )
-        self._smtp = SmtpTransport(
-            self._gate, helo=self._helo, delivery_port=settings.routing.delivery_port
+        self._smtp = make_smtp(settings, self._own, self._gate)
+        lists = ListTransport(
+            table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
         transports: dict[str, Transport] = {
             "mailbox": self._maildir,
             "smtp": self._smtp,
             "lmtp": self._smtp,
+            "relay": self._smtp,
             "direct": self._smtp,
+            "list": lists,
             "discard": DiscardTransport(),
+            "reject": RejectTransport(),
         }
         self._dispatcher = Dispatcher(
             self._store,
@@ -275,7 +298,9 @@ class Hub:
         self._table = make_table(settings, self._own, mailboxes, self._gate)
         self._acceptance.table = self._table
         self._acceptance.hostname = settings.hostname
-        self._smtp.delivery_port = settings.routing.delivery_port
+        if old.dns_servers != settings.dns_servers:
+            self._smtp.resolver = make_resolver(settings)
+        self._smtp.settings = smtp_settings(settings)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
@@ -356,10 +381,9 @@ class Hub:
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
         return frozenset(bound for listener in self._listeners for bound in listener.bound)
 
-    def _helo(self, local_ip: IPAddress | None) -> str:
-        if self._settings.hostname is not None:
-            return self._settings.hostname
-        return "localhost" if local_ip is None else str(AddressLiteral(local_ip))
+    async def _share(self, content: Content, queue_id: QueueId) -> Content:
+        assert isinstance(content, InlineContent | FileContent)  # all that our store lends
+        return await asyncio.to_thread(self._spool.share, content, queue_id)
 
     # What the command line asks for.
 

@@ -8,9 +8,11 @@ WaypostError
 │   ├── QueueFull         no room for the message (452 4.3.1)
 │   ├── StoreUnavailable  the store cannot keep mail now (451 4.3.0)
 │   │   └── StoreLost     nor will it: the hub goes down (421 4.3.2)
-│   └── PeerUnreachable   no session with the next hop (also ConnectionError)
+│   ├── PeerUnreachable   no session with the next hop (also ConnectionError)
+│   └── ResolverUnavailable  no answer from the name service (dns/resolver, 451 4.4.3)
 └── PermanentError        trouble below a seam that will not pass: becomes a 5xx reply
-    └── ConnectForbidden  the gate refuses the target (net/gate)
+    ├── ConnectForbidden  the gate refuses the target (net/gate)
+    └── NoWay             there is no host to take the mail to; says the reply itself
 
 A refusal by a peer, or the result of a check, is a value (`mail.reply.Reply`), not an exception.
 """
@@ -79,6 +81,8 @@ class HubUnreachable(WaypostError, ConnectionError):
 class TemporaryError(WaypostError):
     """Trouble that may pass."""
 
+    status = (3, 0)  # subject and detail of the enhanced status code (RFC 3463)
+
 
 class QueueFull(TemporaryError):
     """There is no room to keep the message: disk or quota."""
@@ -95,9 +99,12 @@ class StoreLost(StoreUnavailable):
 class PeerUnreachable(TemporaryError, ConnectionError):
     """No usable session with the next hop: not connected, timed out, or out of sync."""
 
-    def __init__(self, text: str, *, never_connected: bool = False) -> None:
+    def __init__(
+        self, text: str, *, never_connected: bool = False, has_sent_content: bool = False
+    ) -> None:
         super().__init__(text)
         self.never_connected = never_connected  # True: other mail need not try this host now
+        self.has_sent_content = has_sent_content  # True: the peer may have taken the message
 
 
 class PermanentError(WaypostError):
@@ -106,3 +113,12 @@ class PermanentError(WaypostError):
 
 class ConnectForbidden(PermanentError):
     """The gate refuses an outgoing connection; the text says which rule."""
+
+
+class NoWay(PermanentError):
+    """There is no host to take the mail to."""
+
+    def __init__(self, code: int, text: str, status: tuple[int, int]) -> None:
+        super().__init__(text)
+        self.code = code  # of the reply, as is the next
+        self.status = status

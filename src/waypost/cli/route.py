@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import re
 from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
 
-from waypost.app import make_gate, make_mailbox_names, make_own_addresses, make_table
+from waypost.app import make_gate, make_mailbox_names, make_own_addresses, make_smtp, make_table
 from waypost.cli.context import settings_of
 from waypost.cli.output import (
     EXIT_NO,
@@ -17,14 +21,17 @@ from waypost.cli.output import (
     say,
     say_json,
 )
-from waypost.errors import AddressError
+from waypost.cli.submission import draft
+from waypost.delivery.smtp import SmtpTransport
+from waypost.delivery.transport import DeliveryJob, reply_to
+from waypost.errors import AddressError, PermanentError, TemporaryError, WaypostError
 from waypost.mail.address import Address, IPAddress, as_value
-from waypost.mail.envelope import Arrival, Hop
+from waypost.mail.envelope import Arrival, QueuedRecipient, Recipient
+from waypost.mail.message import decoded_fields
+from waypost.mail.reply import Reply
 from waypost.net.interfaces import source_towards
 from waypost.net.networks import Networks
-from waypost.routing.hops import hops_direct, hops_to
-from waypost.routing.table import Route
-from waypost.routing.targets import parse_next_hop
+from waypost.routing.table import ContentFacts, Routing
 
 
 def add_commands(
@@ -40,6 +47,12 @@ def add_commands(
         "--client", metavar="IP", default="127.0.0.1", help="who would send (default: this host)"
     )
     route.add_argument("--listener", metavar="NAME", help="where it would come in")
+    route.add_argument(
+        "--message",
+        type=Path,
+        metavar="FILE",
+        help="the mail itself, for routes that match by subject, header or size",
+    )
     route.add_argument("--json", action="store_true", help="as JSON")
     route.set_defaults(run=_route)
 
@@ -77,20 +90,20 @@ def _route(parsed: argparse.Namespace) -> int:
     def explain(because: str, step: str, *values: object) -> None:
         steps.append({"step": step.format(*values), "because": because})
 
-    routing = table.route(recipient, arrival, sender, explain)
-    port = settings.routing.delivery_port
-    hops = {
-        str(route.target): [str(hop) for hop in _hops(route, routing.recipient, port)]
-        for route in routing.routes
-    }
+    content = None if parsed.message is None else _facts(parsed.message)
+    routing = table.route(recipient, arrival, sender, explain, content)
+    transport = make_smtp(settings, own, gate)
+    ways = asyncio.run(_ways(transport, routing, arrival, sender))
     if parsed.json:
         say_json(
             {
                 "recipient": str(routing.recipient),
                 "accepted": routing.refusal is None,
                 "reply": None if routing.refusal is None else str(routing.refusal),
-                "targets": [str(route.target) for route in routing.routes],
-                "hops": hops,
+                "needs_content": routing.needs_content,
+                "targets": list(ways),
+                "hops": {target: way.hops for target, way in ways.items()},
+                "trouble": {t: str(way.trouble) for t, way in ways.items() if way.trouble},
                 "steps": steps,
             }
         )
@@ -101,10 +114,57 @@ def _route(parsed: argparse.Namespace) -> int:
     if routing.refusal is not None:
         say(paint(f"refused: {routing.refusal}", "red"))
         return EXIT_NO
-    for target, places in hops.items():
-        tries = f", tries {', then '.join(places)}" if places else ""
+    if routing.needs_content:
+        say(paint("accepted for now: the content decides; give it with --message", "yellow"))
+    for target, way in ways.items():
+        tries = f", tries {', then '.join(way.hops)}" if way.hops else ""
+        if way.trouble is not None:
+            say(paint(f"accepted: {target}, but now: {way.trouble}", "yellow"))
+            continue
         say(paint(f"accepted: {target}{tries}", "green"))
+        for why in way.forbidden:
+            say(f"  not tried: {why}  {paint('(net/gate)', 'dim')}")
     return EXIT_YES
+
+
+class _Way(NamedTuple):
+    """What a route would try."""
+
+    hops: list[str]
+    forbidden: list[str]
+    trouble: Reply | None  # None: there is somewhere to go
+
+
+async def _ways(
+    transport: SmtpTransport, routing: Routing, arrival: Arrival, sender: Address | None
+) -> dict[str, _Way]:
+    """For each target, the hosts in order, found by the same code that delivers."""
+    ways: dict[str, _Way] = {}
+    for number, route in enumerate(routing.routes):
+        ways[str(route.target)] = _Way([], [], None)
+        if route.target.kind in ("smtp", "lmtp", "relay", "direct"):
+            queued = QueuedRecipient(
+                number, Recipient(routing.recipient), str(route.target), route.rule
+            )
+            message = draft(arrival, sender, [queued])
+            job = DeliveryJob(message, [queued], route.target)
+            try:
+                hosts, forbidden = await transport.places(job)
+            except (TemporaryError, PermanentError) as error:
+                ways[str(route.target)] = _Way([], [], reply_to(error))
+                continue
+            ways[str(route.target)] = _Way([str(host) for host in hosts], forbidden, None)
+    return ways
+
+
+def _facts(path: Path) -> ContentFacts:
+    """What routes ask of a message in a file."""
+    try:
+        octets = path.read_bytes()
+    except OSError as error:
+        raise WaypostError(f"--message {path}: {error.strerror}") from error
+    octets = re.sub(rb"\r?\n", b"\r\n", octets)
+    return ContentFacts(len(octets), decoded_fields(octets))
 
 
 def _local_ip(client: IPAddress) -> IPAddress | None:
@@ -113,12 +173,3 @@ def _local_ip(client: IPAddress) -> IPAddress | None:
         return source_towards(client)
     except OSError:
         return None
-
-
-def _hops(route: Route, recipient: Address, delivery_port: int) -> list[Hop]:
-    """The hosts a route would try, in order."""
-    if route.target.kind == "direct":
-        return hops_direct(recipient, delivery_port)
-    if route.target.kind in ("smtp", "lmtp"):
-        return hops_to(parse_next_hop(route.target))
-    return []

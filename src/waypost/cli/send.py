@@ -122,7 +122,9 @@ def _sender(
     # The literal of the address we would be seen under, so that answers find the way back.
     domains = [recipient.domain for recipient in recipients]
     literals = [domain.ip for domain in domains if isinstance(domain, AddressLiteral)]
-    towards = literals[0] if literals else via.host.ip if via is not None else None
+    if via is not None and isinstance(via.host, AddressLiteral):
+        literals.append(via.host.ip)
+    towards = literals[0] if literals else None
     if towards is None:
         raise ValueError("say who sends, with --from")
     try:

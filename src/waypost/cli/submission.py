@@ -7,11 +7,10 @@ import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from waypost.app import loop_factory, make_gate, make_own_addresses
+from waypost.app import loop_factory, make_gate, make_own_addresses, make_smtp
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
-from waypost.delivery.smtp import SmtpTransport
-from waypost.delivery.transport import DeliveryJob
+from waypost.delivery.transport import DeliveryJob, reply_to
 from waypost.errors import HubUnreachable, PermanentError, TemporaryError
 from waypost.mail.address import Address, AddressLiteral
 from waypost.mail.envelope import (
@@ -24,7 +23,6 @@ from waypost.mail.envelope import (
     Recipient,
 )
 from waypost.mail.message import QueuedMessage
-from waypost.mail.reply import Reply
 from waypost.queue.spool import InlineContent
 from waypost.queue.store import QueueIdSource
 from waypost.routing.targets import HostPort, Target
@@ -53,46 +51,50 @@ def submit(
 ) -> list[Outcome]:
     """Carry the message now; one outcome for each recipient.
 
-    `via` None: straight to each recipient's own host, which an address literal names.
+    `via` None: straight to each recipient's own host, which an address literal names and DNS finds.
     """
     target = Target("direct") if via is None else Target("smtp", str(via))
     queued = [
         QueuedRecipient(number, Recipient(recipient), str(target), "command line")
         for number, recipient in enumerate(recipients)
     ]
+    arrival = Arrival("local", None, None, "", "command line", trusted=True)
+    message = draft(arrival, sender, queued, content)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_deliver(settings, message, queued, target))
+
+
+def draft(
+    arrival: Arrival,
+    sender: Address | None,
+    recipients: Sequence[QueuedRecipient],
+    content: bytes = b"",
+) -> QueuedMessage:
+    """A message that is in no queue."""
     is_eight_bit = not content.isascii()
-    message = QueuedMessage(
+    addresses = [queued.recipient.forward_path for queued in recipients]
+    return QueuedMessage(
         queue_id=QueueIdSource().next_id(),
         envelope=Envelope(
             reverse_path=sender,
             body=Body.EIGHT_BIT_MIME if is_eight_bit else None,
-            smtputf8=not all(
-                address.is_ascii for address in (*recipients, *filter(None, [sender]))
-            ),
+            smtputf8=not all(address.is_ascii for address in (*addresses, sender) if address),
         ),
-        arrival=Arrival("local", None, None, "", "command line", trusted=True),
+        arrival=arrival,
         content=InlineContent(content),
         prepend=b"",
         accepted_at=time.time(),
         is_eight_bit=is_eight_bit,
         reports_allowed=False,
-        recipients=tuple(queued),
+        recipients=tuple(recipients),
     )
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_deliver(settings, message, queued, target))
 
 
 async def _deliver(
     settings: Settings, message: QueuedMessage, queued: list[QueuedRecipient], target: Target
 ) -> list[Outcome]:
     own = make_own_addresses(settings)
-    transport = SmtpTransport(
-        make_gate(settings, own),
-        helo=lambda ip: (
-            settings.hostname or ("localhost" if ip is None else str(AddressLiteral(ip)))
-        ),
-        delivery_port=settings.routing.delivery_port,
-    )
+    transport = make_smtp(settings, own, make_gate(settings, own))
     groups: dict[str, list[QueuedRecipient]] = {}
     for recipient in queued:
         groups.setdefault(transport.destination(target, recipient), []).append(recipient)
@@ -101,9 +103,8 @@ async def _deliver(
         try:
             results = await transport.deliver(DeliveryJob(message, group, target))
         except (TemporaryError, PermanentError) as error:
-            code = 451 if isinstance(error, TemporaryError) else 550
-            reply = Reply(code, str(error), (4, 4))
-            results = [Outcome.of(reply, success=OutcomeKind.RELAYED)] * len(group)
+            outcome = Outcome.of(reply_to(error), success=OutcomeKind.RELAYED)
+            results = [outcome] * len(group)
         for recipient, outcome in zip(group, results, strict=True):
             outcomes[recipient.number] = outcome
     await transport.close()

@@ -6,6 +6,7 @@ it, so the two cannot differ.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -14,10 +15,17 @@ from typing import Any
 from waypost.dns.resolver import SYSTEM, split_server
 from waypost.errors import AddressError
 from waypost.intake.smtp_listener import split_bind
-from waypost.mail.address import Address, Domain
+from waypost.mail.address import (
+    Address,
+    AddressLiteral,
+    Domain,
+    DomainPart,
+    IPAddress,
+    as_value,
+)
 from waypost.net.networks import Networks
-from waypost.routing.table import address_pattern
-from waypost.routing.targets import parse_target
+from waypost.routing.patterns import AddressGlob, Glob
+from waypost.routing.targets import parse_host, parse_target
 
 Read = Callable[[Any], Any]  # the TOML value into ours; raises ValueError: what was expected
 
@@ -40,7 +48,8 @@ class Section:
     name: str  # empty: the top of the file
     keys: tuple[Key, ...]
     meaning: str
-    is_array: bool = False
+    is_array: bool = False  # [[name]]
+    is_named: bool = False  # [name.SOMETHING], as many as there are; SOMETHING is the key "name"
 
     def key(self, name: str) -> Key | None:
         """The key of this name; None: there is none."""
@@ -48,6 +57,9 @@ class Section:
 
 
 REQUIRED: Any = object()
+
+# Names that stand in targets and, for a list, in addresses.
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 
 
 def _text(value: Any) -> str:
@@ -139,6 +151,56 @@ def _helo(value: Any) -> str:
     return _domain(text).ascii
 
 
+def _by_ip(value: Any, read: Read) -> tuple[tuple[IPAddress, Any], ...]:
+    """A table with IP addresses as keys."""
+    if not isinstance(value, dict):
+        raise ValueError('expected a table, as in "192.168.1.10" = …')
+    found: dict[IPAddress, Any] = {}
+    problems: list[str] = []
+    for key, entry in value.items():
+        try:
+            ip = as_value(ip_address(key))
+            if ip in found:
+                problems.append(f"{key}: is here twice")
+            found[ip] = read(entry)
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return tuple(found.items())
+
+
+def _groups(value: Any) -> tuple[tuple[IPAddress, tuple[Domain, ...]], ...]:
+    return _by_ip(value, _list_of(_domain, may_be_empty=False))
+
+
+def _host_names(value: Any) -> tuple[tuple[IPAddress, Domain], ...]:
+    return _by_ip(value, _domain)
+
+
+def _moved(value: Any) -> tuple[tuple[IPAddress, DomainPart], ...]:
+    return _by_ip(value, _new_place)
+
+
+def _new_place(value: Any) -> DomainPart:
+    """An IP address or a name."""
+    try:
+        return AddressLiteral(as_value(ip_address(_text(value))))
+    except ValueError:
+        return _domain(value)
+
+
+def _hosts(value: Any) -> tuple[Domain | AddressLiteral, ...]:
+    """One host, or several that are tried in order."""
+    entries = value if isinstance(value, list) else [value]
+    hosts: tuple[Domain | AddressLiteral, ...] = _list_of(_host, may_be_empty=False)(entries)
+    return hosts
+
+
+def _host(value: Any) -> Domain | AddressLiteral:
+    return parse_host(_text(value))
+
+
 def _server(value: Any) -> str:
     if value != SYSTEM:
         try:
@@ -176,16 +238,41 @@ def _bind(value: Any) -> str:
 
 
 def _target(value: Any) -> str:
-    parse_target(_text(value))
+    target = parse_target(_text(value))
+    if target.kind == "direct" and target.argument:
+        raise ValueError("'direct' takes no argument")
     return str(value)
+
+
+def _size_limit(value: Any) -> int:
+    """A size in octets, as a number or as "10M"."""
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value.strip())
+        if found is None:
+            raise ValueError(f'{value!r} is no size: expected octets, or as "10M"')
+        return int(found[1]) * _UNITS[found[2].upper()]
+    return _count(value)
+
+
+_SIZE = re.compile(r"([0-9]{1,12}) ?([kKmMgG]?)")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def _header_globs(value: Any) -> tuple[tuple[str, Glob], ...]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError('expected a table, as in { "X-Kind" = "alarm*" }')
+    return tuple((name, Glob(_text(glob))) for name, glob in value.items())
 
 
 def _match(value: Any) -> dict[str, Any]:
     reads: dict[str, Read] = {
-        "recipient": lambda glob: address_pattern(_text(glob)),
-        "sender": lambda glob: address_pattern(_text(glob)),
+        "recipient": lambda glob: AddressGlob(_text(glob)),
+        "sender": lambda glob: AddressGlob(_text(glob)),
         "client": lambda words: Networks(_networks(words)),
         "listener": _text,
+        "subject": lambda glob: Glob(_text(glob)),
+        "header": _header_globs,
+        "larger_than": _size_limit,
     }
     if not isinstance(value, dict):
         raise ValueError('expected a table, as in { recipient = "cam*@*" }')
@@ -245,6 +332,29 @@ SECTIONS: tuple[Section, ...] = (
                 "trusted",
                 '"trusted" or "never"',
                 "Who may write `user@10.0.0.5` without brackets and mean the literal.",
+            ),
+            Key(
+                "groups",
+                _groups,
+                (),
+                "table: local IP = list of domain names",
+                "[Domain groups](../how-to/domain-groups.md): an address of ours stands for these"
+                " domains, which then have mailboxes of their own.",
+            ),
+            Key(
+                "names",
+                _host_names,
+                (),
+                "table: local IP = host name",
+                "What the hub calls itself on connections from that address. Absent: `hostname`,"
+                " or the literal where a group's address is used.",
+            ),
+            Key(
+                "moved",
+                _moved,
+                (),
+                "table: old IP = new IP or name",
+                "Mail of trusted clients that still says the old address goes to the new one.",
             ),
         ),
         "Which addresses are ours.",
@@ -334,11 +444,25 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key("name", _text, REQUIRED, "a text", "The local part."),
             Key(
+                "domain",
+                _domain,
+                None,
+                "a domain name of ours",
+                "The domain it belongs to. Absent: it belongs to the hub, under all its names.",
+            ),
+            Key(
                 "aliases",
                 _list_of(_text),
                 (),
                 "list of local parts",
                 "Other names of this mailbox.",
+            ),
+            Key(
+                "catch_all",
+                _flag,
+                False,
+                "true or false",
+                "true: it takes what no other mailbox, alias or list of its domain does.",
             ),
         ),
         "A mailbox that exists from the start.",
@@ -352,17 +476,19 @@ SECTIONS: tuple[Section, ...] = (
                 "match",
                 _match,
                 {},
-                "table of recipient, sender, client, listener",
-                "All that are given must match. recipient and sender are patterns with * and ?,"
-                " without case; client is a list of networks; listener a name.",
+                "table of recipient, sender, client, listener, subject, header, larger_than",
+                "All that are given must match. recipient, sender and subject are patterns with *"
+                " and ?, without case; client is a list of networks; listener a name; header a"
+                " table of fields and patterns; larger_than a size.",
             ),
             Key(
                 "to",
                 _list_of(_target, may_be_empty=False),
                 REQUIRED,
                 "list of targets",
-                "mailbox:NAME, smtp:[IP]:PORT, lmtp:/PATH or lmtp:[IP]:PORT, direct, discard,"
-                " reject:X.Y.Z TEXT. Each is tried and retried on its own.",
+                "mailbox:NAME or mailbox:NAME@DOMAIN, smtp:[IP]:PORT or smtp:NAME:PORT, lmtp:/PATH"
+                " or lmtp:[IP]:PORT, relay:NAME, direct, list:NAME, discard, reject:X.Y.Z TEXT."
+                " Each is tried and retried on its own.",
             ),
             Key(
                 "continue",
@@ -376,6 +502,56 @@ SECTIONS: tuple[Section, ...] = (
         "Where mail goes, in order; the first that matches wins. Strangers reach routes only"
         " with recipients of ours.",
         is_array=True,
+    ),
+    Section(
+        "relay",
+        (
+            Key(
+                "host",
+                _hosts,
+                REQUIRED,
+                "a name, an IP address, or a list of them",
+                "The smart host; of several the next is tried when one cannot be used.",
+            ),
+            Key("port", _port, 25, "a port", "Its port."),
+        ),
+        "A host that takes mail for elsewhere, for the target `relay:NAME`.",
+        is_named=True,
+    ),
+    Section(
+        "list",
+        (
+            Key(
+                "members",
+                _list_of(_address),
+                REQUIRED,
+                "list of addresses",
+                "Who gets a copy: anywhere a route leads to, lists included.",
+            ),
+            Key(
+                "domain",
+                _domain,
+                None,
+                "a domain name of ours",
+                "The domain it belongs to. Absent: it belongs to the hub, under all its names.",
+            ),
+            Key(
+                "owner",
+                _address,
+                None,
+                "an address",
+                "Who gets what comes back from members. Absent: postmaster here.",
+            ),
+            Key(
+                "strangers_may_post",
+                _flag,
+                False,
+                "true or false",
+                "true: strangers may, where `networks.accept_from_strangers` lets them mail us.",
+            ),
+        ),
+        "A list: `NAME@` an address of ours goes to all members.",
+        is_named=True,
     ),
     Section(
         "delivery",

@@ -13,15 +13,17 @@ from typing import Any
 from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
-from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
+from waypost.config.schema import LABEL, REQUIRED, SECTIONS, Key, Section
 from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits
 from waypost.intake.smtp_listener import ListenerSettings
 from waypost.mail.address import Domain, IPAddress
 from waypost.queue.retry import RetrySettings
-from waypost.routing.mailboxes import MailboxSettings
-from waypost.routing.table import RoutingSettings, Rule
+from waypost.routing.groups import GroupSettings
+from waypost.routing.hops import Relay
+from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
+from waypost.routing.table import ListSettings, RoutingSettings, Rule
 from waypost.routing.targets import parse_target
 
 ENVIRONMENT_PREFIX = "WAYPOST__"
@@ -45,6 +47,7 @@ class Settings:
     extra_own: tuple[IPAddress, ...] = ()
     trusted: tuple[str, ...] = ("loopback", "private")
     routing: RoutingSettings = field(default_factory=RoutingSettings)
+    relays: tuple[Relay, ...] = ()
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
     listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
     limits: Limits = field(default_factory=Limits)
@@ -117,7 +120,9 @@ class _Reader:
     def read(self, tree: dict[str, Any]) -> Values:
         top = next(section for section in SECTIONS if not section.name)
         sections = {section.name: section for section in SECTIONS if section.name}
-        values: Values = {name: [] for name, section in sections.items() if section.is_array}
+        values: Values = {
+            name: [] for name, section in sections.items() if section.is_array or section.is_named
+        }
         scalars = {key: value for key, value in tree.items() if key not in sections}
         values[""] = self._table(top, scalars, ())
         for name, section in sections.items():
@@ -129,6 +134,14 @@ class _Reader:
                 values[name] = [
                     self._table(section, entry, (name, index))
                     for index, entry in enumerate(content)
+                ]
+            elif section.is_named:
+                if not isinstance(content, dict):
+                    self._fault((name,), f"expected [{name}.NAME]")
+                    continue
+                values[name] = [
+                    {"name": key, **self._table(section, entry, (name, key))}
+                    for key, entry in content.items()
                 ]
             elif isinstance(content, dict):
                 values[name] = self._table(section, content, (name,))
@@ -175,7 +188,10 @@ class _Reader:
     def cross_check(self, values: Values) -> None:
         """Note faults that only show between keys; a value that is at fault itself is None."""
         for section in ("listener", "route", "mailbox"):
-            names = [entry["name"] for entry in values[section]]
+            names = [
+                entry["name"] if section != "mailbox" or not entry["name"] else _id(entry)
+                for entry in values[section]
+            ]
             for index, name in enumerate(names):
                 if name is not None and name in names[:index]:
                     self._fault((section, index, "name"), f"{name!r} is used twice")
@@ -189,6 +205,8 @@ class _Reader:
                     ("route", index, "match"),
                     f"there is no listener {name!r}; known: {', '.join(sorted(listeners))}",
                 )
+        self._check_targets(values)
+        self._check_domains(values)
         for index, listener in enumerate(values["listener"]):
             binds = listener["bind"] or ()
             if listener["role"] != "lmtp" and any(bind.startswith("/") for bind in binds):
@@ -203,6 +221,41 @@ class _Reader:
             self._fault(
                 ("retry", "give_up_after_s"), "gives up before the first retry (retry.first_s)"
             )
+
+    def _check_targets(self, values: Values) -> None:
+        for section in ("relay", "list"):
+            known = [entry["name"] for entry in values[section]]
+            for index, route in enumerate(values["route"]):
+                for target in map(parse_target, route["to"] or ()):
+                    if target.kind == section and target.argument not in known:
+                        self._fault(
+                            ("route", index, "to"), f"there is no [{section}.{target.argument}]"
+                        )
+            for name in known:
+                if LABEL.fullmatch(name) is None:
+                    self._fault((section, name), "a name has letters, digits, - and _ only")
+
+    def _check_domains(self, values: Values) -> None:
+        """Mailboxes and lists belong to domains of ours."""
+        addresses = values["addresses"]
+        ours = {domain.ascii for domain in addresses["domains"]}
+        ours |= {domain.ascii for _, domains in addresses["groups"] for domain in domains}
+        entries: list[tuple[KeyPath, dict[str, Any]]] = [
+            (("mailbox", index), entry) for index, entry in enumerate(values["mailbox"])
+        ]
+        entries += [(("list", entry["name"]), entry) for entry in values["list"]]
+        catch_alls: set[str] = set()
+        for path, entry in entries:
+            domain = entry["domain"]
+            if domain is not None and domain.ascii not in ours:
+                self._fault(
+                    (*path, "domain"),
+                    f"{domain} is not ours: name it in addresses.domains or addresses.groups",
+                )
+            if entry.get("catch_all"):
+                if _scope(entry) in catch_alls:
+                    self._fault((*path, "catch_all"), "another mailbox there takes the rest")
+                catch_alls.add(_scope(entry))
 
 
 def _dotted(path: KeyPath) -> str:
@@ -221,7 +274,7 @@ def _apply_environment(
             continue
         parts = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         section_name, key_name = ("", parts[0]) if len(parts) == 1 else (parts[0], parts[-1])
-        section = next((s for s in SECTIONS if s.name == section_name and not s.is_array), None)
+        section = _section_with_one_table(section_name)
         key = section.key(key_name) if section is not None and len(parts) <= 2 else None
         if key is None:
             faults.append(ConfigFault(name, None, "", "no such key (lists of tables need a file)"))
@@ -236,6 +289,10 @@ def _apply_environment(
             faults.append(ConfigFault(name, None, "", str(error)))
 
 
+def _section_with_one_table(name: str) -> Section | None:
+    return next((s for s in SECTIONS if s.name == name and not (s.is_array or s.is_named)), None)
+
+
 def _compose(
     values: Values, config: Path | None, data: Path | None, environment: Mapping[str, str]
 ) -> Settings:
@@ -248,10 +305,7 @@ def _compose(
         Rule(
             name=route["name"],
             targets=tuple(parse_target(target) for target in route["to"]),
-            recipient=route["match"].get("recipient"),
-            sender=route["match"].get("sender"),
-            client=route["match"].get("client"),
-            listener=route["match"].get("listener"),
+            **route["match"],
             continues=route["continue"],
         )
         for route in values["route"]
@@ -260,6 +314,16 @@ def _compose(
         frozenset() if hostname is None else {Domain(hostname)}
     )
     mailboxes = values["mailboxes"]
+    lists = tuple(
+        ListSettings(
+            entry["name"],
+            entry["members"],
+            _scope(entry),
+            entry["owner"],
+            entry["strangers_may_post"],
+        )
+        for entry in values["list"]
+    )
     return Settings(
         data_dir=data.absolute(),
         hostname=hostname,
@@ -273,18 +337,29 @@ def _compose(
             accept_from_strangers=networks["accept_from_strangers"],
             delivery_port=values["delivery"]["port"],
             rules=rules,
+            lists=lists,
+            groups=GroupSettings(addresses["groups"], addresses["names"], addresses["moved"]),
         ),
         mailboxes=MailboxSettings(
             auto_create=mailboxes["auto_create"],
             root=mailboxes["root"],
             fold_case=mailboxes["case"] == "fold",
             subaddress=mailboxes["subaddress"],
-            names=tuple(mailbox["name"] for mailbox in values["mailbox"]),
+            names=tuple(_id(mailbox) for mailbox in values["mailbox"]),
             aliases=tuple(
-                (alias, mailbox["name"])
+                (id_of(alias, _scope(mailbox)), _id(mailbox))
                 for mailbox in values["mailbox"]
                 for alias in mailbox["aliases"]
             ),
+            catch_alls=tuple(
+                (_scope(mailbox), _id(mailbox))
+                for mailbox in values["mailbox"]
+                if mailbox["catch_all"]
+            ),
+            lists=tuple((id_of(entry.name, entry.scope), entry.name) for entry in lists),
+        ),
+        relays=tuple(
+            Relay(relay["name"], relay["host"], relay["port"]) for relay in values["relay"]
         ),
         listeners=tuple(
             ListenerSettings(
@@ -313,3 +388,12 @@ def _compose(
         log_as_json=values["log"]["format"] == "json",
         source=config,
     )
+
+
+def _scope(entry: dict[str, Any]) -> str:
+    """Where a mailbox or list belongs."""
+    return HUB if entry["domain"] is None else str(entry["domain"].ascii)
+
+
+def _id(mailbox: dict[str, Any]) -> str:
+    return id_of(mailbox["name"], _scope(mailbox))

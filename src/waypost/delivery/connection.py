@@ -68,13 +68,13 @@ class SmtpConnection(asyncio.Protocol):
         try:
             self.session.receive(data)
         except PeerOutOfStep as error:
-            self._break(PeerUnreachable(f"the peer is out of step: {error}"))
+            self._break(f"the peer is out of step: {error}")
             return
         self._flush()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._break(PeerUnreachable("the connection was lost"))
+        self._break("the connection was lost")
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -146,7 +146,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline has passed: whoever waits gets PeerUnreachable."""
-        self._break(PeerUnreachable("the peer did not answer in time"))
+        self._break("the peer did not answer in time")
 
     def abort(self) -> None:
         """Drop the connection; unsent content never becomes a whole message."""
@@ -232,9 +232,9 @@ class SmtpConnection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, why: str) -> None:
         if self._broken is None:
-            self._broken = error
+            self._broken = PeerUnreachable(why, has_sent_content=self.has_sent_content)
         self._writable.set()
         self.abort()
         self._wake()

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from waypost.delivery.connection import NotCanonical, SmtpConnection
 from waypost.delivery.transport import DeliveryJob, failed
-from waypost.errors import PeerUnreachable
-from waypost.mail.address import IPAddress
+from waypost.dns.resolver import Resolver
+from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
+from waypost.mail.address import Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, connect, connect_unix, origin_of
-from waypost.routing.hops import hops_direct, hops_to
+from waypost.net.interfaces import OwnAddresses
+from waypost.routing.groups import DomainGroups
+from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
 from waypost.routing.targets import Target, parse_next_hop
 from waypost.smtp.client import Transaction
 
@@ -29,19 +35,42 @@ MAX_WINDOW = 20
 
 _MAY_NOT_LEAVE = failed("The message has bare CR or LF and cannot be sent on", (6, 0))
 
-_PoolKey = tuple[Hop, Origin, bool]  # the last: LMTP
+# An address that has not answered after this long gets company by the next one (RFC 8305 §5).
+EYEBALL_S = 0.25
+
+
+class _Way(NamedTuple):
+    """How a job leaves, beside where to: what connections must share to be used again."""
+
+    origin: Origin
+    sources: tuple[IPAddress, ...]  # of ours to leave by, of either family; none: any
+    is_lmtp: bool
+
+
+_PoolKey = tuple[Hop, _Way]
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpSettings:
+    """What SMTP on its way out is told."""
+
+    hostname: str | None  # None: we call ourselves by a literal
+    delivery_port: int  # of hosts mail goes straight to
+    relays: Mapping[str, Relay]
+    groups: DomainGroups
 
 
 class SmtpTransport:
-    """The transport of ``smtp:``, ``lmtp:`` and ``direct`` targets."""
+    """The transport of ``smtp:``, ``lmtp:``, ``relay:`` and ``direct`` targets."""
 
     def __init__(
-        self, gate: Gate, *, helo: Callable[[IPAddress | None], str], delivery_port: int
+        self, gate: Gate, own: OwnAddresses, resolver: Resolver, settings: SmtpSettings
     ) -> None:
-        """`helo` gives our name for a connection from one of our addresses (None: no IP)."""
+        """`resolver` and `settings` may be replaced while running (reload)."""
         self._gate = gate
-        self._helo = helo
-        self.delivery_port = delivery_port  # replaced when settings are read again
+        self._own = own
+        self.resolver = resolver
+        self.settings = settings
         self._idle: dict[_PoolKey, list[SmtpConnection]] = {}
         self._connections: set[SmtpConnection] = set()
         self._watch: asyncio.TimerHandle | None = None  # None: there is no connection
@@ -49,7 +78,7 @@ class SmtpTransport:
     def destination(self, target: Target, recipient: QueuedRecipient) -> str:
         """See Transport: for ``direct`` the recipient's host decides."""
         if target.kind == "direct":
-            return f"direct:{recipient.recipient.forward_path.domain}"
+            return f"{target}:{recipient.recipient.forward_path.domain}"
         return str(target)
 
     def window(self) -> int:
@@ -58,25 +87,61 @@ class SmtpTransport:
 
     async def deliver(self, job: DeliveryJob) -> list[Outcome]:
         """See Transport. Raises TemporaryError or PermanentError for the job as a whole."""
-        is_lmtp = job.target.kind == "lmtp"
-        if job.target.kind == "direct":
-            hops = hops_direct(job.recipients[0].recipient.forward_path, self.delivery_port)
-            origin = origin_of(job.message.arrival)
-            if origin is Origin.TRUSTED:
-                # The route was chosen when the mail was accepted: by the operator's rule, or
-                # because the host is in a trusted network (routing/table).
-                origin = Origin.ROUTED
-        else:
-            hops = hops_to(parse_next_hop(job.target))
-            origin = Origin.OPERATOR
-        trouble: PeerUnreachable | None = None
-        for hop in hops:
+        hosts = await self._hosts(job)
+        way = _Way(
+            self._origin(job),
+            tuple(self.settings.groups.sources_of(job.message.envelope.reverse_path)),
+            job.target.kind == "lmtp",
+        )
+        trouble: Exception | None = None
+        refusal: tuple[Hop, Reply] | None = None
+        for host in hosts:
             try:
-                return await self._deliver_to(hop, origin, job, is_lmtp=is_lmtp)
+                hop, connection, reply = await self._connection(host, way)
+            except (PeerUnreachable, ConnectForbidden) as error:
+                # One that may answer later outweighs one that may never be asked.
+                if trouble is None or isinstance(error, PeerUnreachable):
+                    trouble = error
+                continue
+            if reply is not None:
+                # RFC 5321 §5.1: another host of the domain may be in a better mood.
+                connection.quit()
+                if refusal is None or reply.is_transient:
+                    refusal = (hop, reply)
+                continue
+            try:
+                return await self._carry(host, hop, connection, way, job)
             except PeerUnreachable as error:
+                if error.has_sent_content:
+                    raise  # it may have the message: another host would make two of it
                 trouble = error
-        assert trouble is not None  # there is at least one hop
+        if refusal is not None and (trouble is None or refusal[1].is_transient):
+            hop, reply = refusal
+            return [Outcome.of(reply, success=_success(way), hop=hop)] * len(job.recipients)
+        assert trouble is not None  # there is at least one host
         raise trouble
+
+    async def places(self, job: DeliveryJob) -> tuple[list[Host], list[str]]:
+        """The hosts a job would be tried at, in order, and why others would not be; connects to
+        none. Raises as `deliver()`.
+        """
+        origin = self._origin(job)
+        hosts: list[Host] = []
+        forbidden: list[str] = []
+        for host in await self._hosts(job):
+            hops = []
+            for hop in host.hops:
+                packed = b"" if hop.ip is None else hop.ip.packed
+                why = None if hop.ip is None else self._gate.refusal(packed, hop.port, origin)
+                if why is None:
+                    hops.append(hop)
+                else:
+                    forbidden.append(f"{hop}: {why}")
+            if hops:
+                hosts.append(Host(tuple(hops)))
+        if not hosts:
+            raise ConnectForbidden("; ".join(forbidden))
+        return hosts, forbidden
 
     async def close(self) -> None:
         """Say goodbye on idle connections."""
@@ -87,46 +152,98 @@ class SmtpTransport:
                 connection.quit()
         self._idle.clear()
 
-    async def _deliver_to(
-        self, hop: Hop, origin: Origin, job: DeliveryJob, *, is_lmtp: bool
+    async def _hosts(self, job: DeliveryJob) -> list[Host]:
+        target = job.target
+        if target.kind == "direct":
+            recipient = job.recipients[0].recipient.forward_path
+            port = self.settings.delivery_port
+            return await hosts_direct(recipient, port, self.resolver, self._is_ours)
+        if target.kind == "relay":
+            relay = self.settings.relays.get(target.argument)
+            if relay is None:
+                raise TemporaryError(f"no [relay.{target.argument}] is configured any more")
+            return await hosts_of_relay(relay, self.resolver)
+        return await hosts_to(parse_next_hop(target), self.resolver)
+
+    def _is_ours(self, host: str, ip: IPAddress | None) -> bool:
+        """Whether a host, by its name or an address, is this one."""
+        if ip is None:
+            return host == self.settings.hostname
+        # On loopback another server of this machine may well be meant.
+        if ip.is_loopback:
+            return self._gate.is_listener(ip, self.settings.delivery_port)
+        return ip in self._own
+
+    def _name_of(self, local_ip: IPAddress) -> str:
+        return self.settings.groups.name_of(local_ip, self.settings.hostname)
+
+    def _origin(self, job: DeliveryJob) -> Origin:
+        if job.target.kind != "direct":
+            return Origin.OPERATOR
+        if job.target.argument:
+            return Origin.ROUTED  # the operator named the recipient (routing/targets)
+        origin = origin_of(job.message.arrival)
+        if origin is Origin.TRUSTED:
+            # The route was chosen when the mail was accepted: by the operator's rule, or
+            # because the host is in a trusted network (routing/table).
+            return Origin.ROUTED
+        is_name = isinstance(job.recipients[0].recipient.forward_path.domain, Domain)
+        if origin is Origin.PROVEN and is_name:
+            # A name proves no address: a stranger chooses where it leads.
+            return Origin.ROUTED if job.message.arrival.trusted else Origin.STRANGER
+        return origin
+
+    async def _connection(self, host: Host, way: _Way) -> tuple[Hop, SmtpConnection, Reply | None]:
+        """A connection to a host, and its refusal of us if it refused."""
+        for hop in host.hops:
+            idle = self._idle_connection((hop, way))
+            if idle is not None:
+                return hop, idle, None
+        hop, connection = await self._open(host, way)
+        return hop, connection, await connection.greet()
+
+    async def _carry(
+        self, host: Host, hop: Hop, connection: SmtpConnection, way: _Way, job: DeliveryJob
     ) -> list[Outcome]:
-        success = OutcomeKind.DELIVERED if is_lmtp else OutcomeKind.RELAYED
+        """Hand the job over; in several transactions where the peer takes fewer recipients."""
+        success = _success(way)
         outcomes: list[Outcome] = []
-        while len(outcomes) < len(job.recipients):
-            connection = self._idle_connection((hop, origin, is_lmtp))
-            was_idle = connection is not None
-            refusal: Reply | None = None
-            if connection is None:
-                connection = await self._open(hop, origin, is_lmtp=is_lmtp)
-                refusal = await connection.greet()
+        while True:
+            was_used = connection.session.transactions > 0
             waiting = job.recipients[len(outcomes) :]
-            if refusal is not None:
-                connection.quit()
-                outcomes += [Outcome.of(refusal, success=success, hop=hop)] * len(waiting)
-                break
             batch = waiting[: connection.session.max_recipients or len(waiting)]
+            is_stale = False
             try:
                 replies = await connection.transact(_transaction(job, batch), job.message)
             except NotCanonical:
                 return [Outcome.of(_MAY_NOT_LEAVE, success=success)] * len(job.recipients)
             except PeerUnreachable:
-                if was_idle and not connection.has_sent_content:
-                    continue  # the peer had closed it meanwhile; nothing was handed over
-                if outcomes:
-                    # What was settled with the peer so far stands.
-                    lost = Reply(451, "The connection was lost", (4, 2))
-                    return outcomes + [Outcome.of(lost, success=success, hop=hop)] * len(waiting)
-                raise
-            if was_idle and connection.session.is_closing and not connection.has_sent_content:
+                # The peer may have closed it meanwhile: then nothing was handed over.
+                is_stale = was_used and not connection.has_sent_content
+                if not is_stale:
+                    if outcomes:
+                        # What was settled with the peer so far stands.
+                        lost = Reply(451, "The connection was lost", (4, 2))
+                        rest = Outcome.of(lost, success=success, hop=hop)
+                        return outcomes + [rest] * len(waiting)
+                    raise
+            if was_used and connection.session.is_closing and not connection.has_sent_content:
                 connection.quit()
-                continue  # it said 421 as we began: its idle limit, not this message
-            peer_reports = connection.session.reports_deliveries
-            outcomes += [
-                Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)
-                for reply in replies
-            ]
-            self._keep((hop, origin, is_lmtp), connection)
-        return outcomes
+                is_stale = True  # it said 421 as we began: its idle limit, not this message
+            if not is_stale:
+                peer_reports = connection.session.reports_deliveries
+                outcomes += [
+                    Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)
+                    for reply in replies
+                ]
+                self._keep((hop, way), connection)
+                if len(outcomes) == len(job.recipients):
+                    return outcomes
+            hop, connection, refusal = await self._connection(host, way)
+            if refusal is not None:
+                connection.quit()
+                left = len(job.recipients) - len(outcomes)
+                return outcomes + [Outcome.of(refusal, success=success, hop=hop)] * left
 
     def _idle_connection(self, key: _PoolKey) -> SmtpConnection | None:
         idle = self._idle.get(key)
@@ -138,13 +255,57 @@ class SmtpTransport:
             connection.abort()
         return None
 
-    async def _open(self, hop: Hop, origin: Origin, *, is_lmtp: bool) -> SmtpConnection:
+    async def _open(self, host: Host, way: _Way) -> tuple[Hop, SmtpConnection]:
+        hop, connected = await self._connected(host.hops, way)
+        local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
+        helo = "localhost" if local_ip is None else self._name_of(local_ip)
+        connection = await SmtpConnection.open(connected, helo, is_lmtp=way.is_lmtp)
+        self._connections.add(connection)
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+        return hop, connection
+
+    async def _connected(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, socket.socket]:
+        """The first of a host's addresses that answers (RFC 8305); raises what the last met."""
+        if len(hops) == 1:
+            return hops[0], await self._connect(hops[0], way)
+        loop = asyncio.get_running_loop()
+        trying: dict[asyncio.Task[socket.socket], Hop] = {}
+        trouble: Exception | None = None
+        waiting = list(reversed(hops))
+        try:
+            while waiting or trying:
+                if waiting:
+                    hop = waiting.pop()
+                    trying[loop.create_task(self._connect(hop, way))] = hop
+                patience_s = EYEBALL_S if waiting else None
+                done, _ = await asyncio.wait(
+                    trying, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    hop = trying.pop(task)
+                    error = task.exception()
+                    if error is None:
+                        return hop, task.result()
+                    if not isinstance(error, PeerUnreachable | ConnectForbidden):
+                        raise error
+                    if trouble is None or isinstance(error, PeerUnreachable):
+                        trouble = error
+        finally:
+            for task in trying:
+                task.add_done_callback(_close_late)
+                task.cancel()
+        assert trouble is not None  # there is at least one address
+        raise trouble
+
+    async def _connect(self, hop: Hop, way: _Way) -> socket.socket:
         try:
             async with asyncio.timeout(CONNECT_S):
                 if hop.ip is None:
-                    connected = await connect_unix(hop.host)
-                else:
-                    connected = await connect(self._gate, hop.ip, hop.port, origin)
+                    return await connect_unix(hop.host)
+                version = hop.ip.version
+                source = next((ip for ip in way.sources if ip.version == version), None)
+                return await connect(self._gate, hop.ip, hop.port, way.origin, source_ip=source)
         except TimeoutError:
             raise PeerUnreachable(
                 f"{hop}: no connection in {CONNECT_S:.0f} s", never_connected=True
@@ -153,12 +314,6 @@ class SmtpTransport:
             # asyncio puts the address, which the hop names already, in place of the reason.
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise PeerUnreachable(f"{hop}: {reason}", never_connected=True) from error
-        local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
-        connection = await SmtpConnection.open(connected, self._helo(local_ip), is_lmtp=is_lmtp)
-        self._connections.add(connection)
-        if self._watch is None:
-            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
-        return connection
 
     def _keep(self, key: _PoolKey, connection: SmtpConnection) -> None:
         if not connection.is_usable:
@@ -186,6 +341,16 @@ class SmtpTransport:
         self._watch = None
         if self._connections:
             self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+
+
+def _close_late(task: asyncio.Task[socket.socket]) -> None:
+    """Another address was faster."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+def _success(way: _Way) -> OutcomeKind:
+    return OutcomeKind.DELIVERED if way.is_lmtp else OutcomeKind.RELAYED
 
 
 def _transaction(job: DeliveryJob, batch: Sequence[QueuedRecipient]) -> Transaction:

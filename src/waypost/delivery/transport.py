@@ -7,9 +7,10 @@ Outcome for each, in order. Refusals are Outcomes; an exception is a bug, and de
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from waypost.errors import NoWay, PeerUnreachable, PermanentError, TemporaryError
 from waypost.mail.envelope import Outcome, QueuedRecipient
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
@@ -18,11 +19,15 @@ from waypost.routing.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class DeliveryJob:
-    """One message for recipients with one target and, where it matters, one next hop."""
+    """One message for recipients with one target and, where it matters, one next hop.
+
+    What a transport puts into `spawned` enters the queue in one transaction with the outcomes.
+    """
 
     message: QueuedMessage
     recipients: Sequence[QueuedRecipient]
     target: Target
+    spawned: list[QueuedMessage] = field(default_factory=list)
 
 
 class Transport(Protocol):
@@ -49,3 +54,14 @@ def deferred(text: str, status: tuple[int, int] = (4, 0)) -> Reply:
 def failed(text: str, status: tuple[int, int] = (0, 0)) -> Reply:
     """Our own permanent reply."""
     return Reply(554, text, status)
+
+
+def reply_to(error: TemporaryError | PermanentError) -> Reply:
+    """What is said to the sender of what stopped a delivery as a whole."""
+    if isinstance(error, NoWay):
+        return Reply(error.code, str(error), error.status)
+    if isinstance(error, PeerUnreachable):
+        return Reply(451, str(error), (4, 1 if error.never_connected else 2))
+    if isinstance(error, TemporaryError):
+        return deferred(str(error), error.status)
+    return Reply(550, str(error), (4, 4))

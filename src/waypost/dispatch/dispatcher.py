@@ -13,10 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from waypost.delivery.transport import DeliveryJob, Transport, deferred
+from waypost.delivery.transport import DeliveryJob, Transport, deferred, reply_to
 from waypost.delivery.unknown import UnknownTransport
 from waypost.dispatch.reports import Reporter
-from waypost.errors import PeerUnreachable, PermanentError, TemporaryError
+from waypost.errors import NoWay, PeerUnreachable, PermanentError, TemporaryError
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient, QueueId
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
@@ -205,15 +205,15 @@ class Dispatcher:
             if len(outcomes) != len(job.recipients):
                 raise ValueError(f"{len(outcomes)} outcomes for {len(job.recipients)} recipients")
         except PeerUnreachable as error:
-            reply = Reply(451, f"{error}", (4, 1 if error.never_connected else 2))
+            reply = reply_to(error)
             destination.window = max(1, destination.window // 2)
             if error.never_connected:
                 destination.down_reply = reply
                 # Never so long that a retry of the schedule would be answered unasked.
                 rest_s = min(DOWN_S, self._retry().first_s / 2)
                 destination.down_until = time.monotonic() + rest_s
-        except TemporaryError as error:
-            reply = deferred(str(error), (3, 0))
+        except (TemporaryError, NoWay) as error:
+            reply = reply_to(error)
         except PermanentError as error:
             # The reason is for the operator: a DSN must not tell what the inside looks like.
             self._log.event("forbidden", id=job.message.queue_id, to=destination.key, why=error)
@@ -242,7 +242,7 @@ class Dispatcher:
                 reports = await self._reporter.reports(message, results, now)
             except Exception as error:  # the outcomes stand; the log and the trace have them
                 self._log.event("bug", id=message.queue_id, task="report", why=repr(error))
-        self._offer(Settlement(message, results, now, reports))
+        self._offer(Settlement(message, results, now, [*job.spawned, *reports]))
         for result in results:
             self._log.event(
                 "attempt",

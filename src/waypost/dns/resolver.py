@@ -58,6 +58,8 @@ class Trouble(StrEnum):
 class ResolverUnavailable(TemporaryError):
     """The name service did not answer this question now."""
 
+    status = (4, 3)
+
     def __init__(self, question: str, trouble: Trouble) -> None:
         super().__init__(f"DNS: {trouble.value} for {question}")
         self.trouble = trouble

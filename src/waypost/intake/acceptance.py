@@ -26,6 +26,7 @@ from waypost.mail.message import (
     MAX_RECEIVED,
     QueuedMessage,
     count_received,
+    decoded_fields,
     received_field,
 )
 from waypost.mail.reply import Reply
@@ -33,7 +34,8 @@ from waypost.net.interfaces import OwnAddresses
 from waypost.observe import Log
 from waypost.queue.spool import ContentWriter, InlineContent, Spool, StoredContent
 from waypost.queue.store import QueueStore, Refusal
-from waypost.routing.table import Route, RoutingTable
+from waypost.routing.table import ContentFacts, Route, Routing, RoutingTable
+from waypost.routing.targets import Target
 from waypost.smtp.command import MailRequested, RcptRequested
 from waypost.smtp.server import ContentEnded
 
@@ -58,7 +60,7 @@ class Transaction:
         self.arrival = arrival
         self.envelope = envelope
         self.reports_allowed = reports_allowed
-        self.recipients: list[tuple[Recipient, tuple[Route, ...]]] = []
+        self.recipients: list[tuple[Recipient, Routing]] = []
         self.queue_id = QueueId("")
         self.writer: ContentWriter | None = None  # None: no content asked for yet, or refused
 
@@ -115,8 +117,11 @@ class Acceptance:
         routing = self.table.route(request.forward_path, arrival, sender)
         if routing.refusal is not None:
             return self._refused(arrival, sender, request.forward_path, routing.refusal)
-        recipient = Recipient(routing.recipient, request.original_recipient, request.notify)
-        transaction.recipients.append((recipient, routing.routes))
+        original = request.original_recipient
+        if original is None and routing.has_moved:
+            original = f"rfc822;{request.forward_path}"  # reports speak of what the sender wrote
+        recipient = Recipient(routing.recipient, original, request.notify)
+        transaction.recipients.append((recipient, routing))
         return replies.RECIPIENT_OK
 
     def content(self, transaction: Transaction, on_drained: Callable[[], None]) -> Reply:
@@ -165,6 +170,11 @@ class Acceptance:
             writer.discard()
             answer(self._refused_content(transaction, replies.LOOP))
             return
+        refusal = self._route_by_content(transaction, content, head)
+        if refusal is not None:
+            writer.discard()
+            answer(self._refused_content(transaction, refusal))
+            return
         message = self._message(transaction, writer, content)
 
         def kept(done: asyncio.Future[None]) -> None:
@@ -181,13 +191,41 @@ class Acceptance:
 
         self._store.accept(message).add_done_callback(kept)
 
+    def _route_by_content(
+        self, transaction: Transaction, content: StoredContent, head: bytes
+    ) -> Reply | None:
+        """Ask again for recipients whose rules waited for the content.
+
+        A refusal when all are refused; one of several gets a report instead, as SMTP has one
+        reply for all of them.
+        """
+        if not any(routing.needs_content for _, routing in transaction.recipients):
+            return None
+        facts = ContentFacts(content.size, decoded_fields(head))
+        sender = transaction.envelope.reverse_path
+        decided: list[tuple[Recipient, Routing]] = []
+        refusal: Reply | None = None
+        for recipient, routing in transaction.recipients:
+            if routing.needs_content:
+                path = recipient.forward_path
+                routing = self.table.route(path, transaction.arrival, sender, content=facts)
+                if routing.refusal is not None:
+                    refusal = routing.refusal
+                    reject = Target("reject", f"{refusal.enhanced} {refusal.text}")
+                    routing = routing._replace(routes=(Route(reject, "refused by its content"),))
+            decided.append((recipient, routing))
+        if all(routing.refusal is not None for _, routing in decided):
+            return refusal
+        transaction.recipients = decided
+        return None
+
     def _message(
         self, transaction: Transaction, writer: ContentWriter, content: StoredContent
     ) -> QueuedMessage:
         now = time.time()
         queued: list[QueuedRecipient] = []
-        for recipient, routes in transaction.recipients:
-            for route in routes:
+        for recipient, routing in transaction.recipients:
+            for route in routing.routes:
                 queued.append(
                     QueuedRecipient(len(queued), recipient, str(route.target), route.rule)
                 )

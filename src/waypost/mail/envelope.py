@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple, NewType
 
-from waypost.mail.address import Address, AddressLiteral, IPAddress
+from waypost.mail.address import Address, AddressLiteral, IPAddress, ip_text
 from waypost.mail.reply import Reply
 
 QueueId = NewType("QueueId", str)
@@ -108,7 +108,10 @@ class Hop(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}" if self.ip is not None else self.host
+        if self.ip is None:
+            return self.host
+        address = "" if self.host.startswith("[") else f"[{ip_text(self.ip)}]"
+        return f"{self.host}{address}:{self.port}"
 
 
 class Outcome(NamedTuple):

@@ -6,8 +6,11 @@ never parsed and written again: a hop only ever prepends.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from email.utils import formatdate
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple, Protocol
@@ -84,6 +87,18 @@ def header_fields(head: bytes) -> list[tuple[str, bytes]]:
 
 
 @lru_cache(maxsize=4)
+def decoded_fields(head: bytes) -> list[tuple[str, str]]:
+    """As `header_fields`, with values decoded (RFC 2047) and white space as one space each."""
+    found = []
+    for name, octets in header_fields(head):
+        text = octets.decode("utf-8", "replace")
+        if "=?" in text:
+            with contextlib.suppress(LookupError, ValueError, HeaderParseError):
+                text = str(make_header(decode_header(text)))
+        found.append((name, " ".join(text.split())))
+    return found
+
+
 def _date_at(second: int) -> str:
     return formatdate(second, usegmt=False, localtime=False).replace("-0000", "+0000")
 

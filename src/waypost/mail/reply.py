@@ -112,6 +112,8 @@ BARE_LINE_ENDS = Reply(
 )
 LOOP = Reply(554, "Too many Received fields, this is a loop", (4, 6))
 NO_SUCH_MAILBOX = Reply(550, "No such mailbox here", (1, 1))
+# Not which: a stranger is not to learn who has a mailbox here.
+AMBIGUOUS = Reply(550, "Several domains share this address; write the domain's name", (1, 4))
 RELAY_DENIED = Reply(550, "Relaying is not allowed for you", (7, 1))
 LOGIN_NEEDED = Reply(530, "Authentication required", (7, 0))
 QUEUE_FULL = Reply(452, "No room to keep the message now", (3, 1))

@@ -75,7 +75,7 @@ class Gate:
         if kind in _NEVER:
             return f"{inner} is {describe(inner)}"
         is_own = inner in self._own
-        if (is_own or kind == "loopback") and self._is_listener(inner, port):
+        if (is_own or kind == "loopback") and self.is_listener(inner, port):
             return f"{inner} port {port} is this hub"
         if origin is Origin.OPERATOR or (origin is Origin.CHECK and inner in self._probed):
             return None
@@ -95,7 +95,8 @@ class Gate:
         """True when `refusal()` finds nothing."""
         return self.refusal(packed, port, origin) is None
 
-    def _is_listener(self, ip: IPAddress, port: int) -> bool:
+    def is_listener(self, ip: IPAddress, port: int) -> bool:
+        """True where this hub itself would answer, for an address of this host."""
         listening = self._listening()
         return (ip, port) in listening or (None, port) in listening
 

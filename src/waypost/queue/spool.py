@@ -193,6 +193,20 @@ class Spool:
         """Where content of this name lies."""
         return self._directory / name
 
+    def share(self, content: StoredContent, name: str) -> StoredContent:
+        """The same content for a second message: a file gets a second name, durably. Blocks.
+
+        Raises QueueFull, StoreUnavailable.
+        """
+        if not isinstance(content, FileContent):
+            return content
+        try:
+            os.link(content.path, self.path_of(name))
+            sync_directory(self._directory)
+        except OSError as error:
+            raise storage_error(error) from error
+        return FileContent(self.path_of(name), content.size)
+
     def discard(self, names: Iterable[str]) -> None:
         """Delete files of messages that are finished; blocks, for worker threads only.
 

@@ -39,7 +39,8 @@ class Settlement:
     message: QueuedMessage
     results: Sequence[Result]
     at: float
-    reports: Sequence[QueuedMessage] = field(default_factory=tuple)  # DSNs to enqueue with it
+    # To enqueue with it: DSNs, and what lists send to their members.
+    reports: Sequence[QueuedMessage] = field(default_factory=tuple)
 
 
 class Action(StrEnum):

@@ -1,26 +1,140 @@
 """From a next hop to the concrete places to try, in order.
 
-An address literal is exactly one hop, with no DNS (RFC 5321 §5.1). Names come with MX.
+An address literal is exactly one hop, with no DNS (RFC 5321 §5.1). A name of the operator's is its
+addresses; a recipient's domain goes by MX, its own host where it has none.
 """
 
 from __future__ import annotations
 
-from waypost.errors import PermanentError
-from waypost.mail.address import Address, AddressLiteral
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, zip_longest
+
+from waypost.dns.resolver import Resolver
+from waypost.errors import NoWay
+from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop
-from waypost.routing.targets import NextHop, UnixPath
+from waypost.routing.exchanges import Exchange, exchanges_of
+from waypost.routing.targets import HostPort, UnixPath
+
+# Whether a host, by name or address, is this hub itself.
+IsOurs = Callable[[str, IPAddress | None], bool]
 
 
-def hops_to(next_hop: NextHop) -> list[Hop]:
-    """The hops of a target that names its host."""
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host: all its addresses are tried before the next host is."""
+
+    hops: tuple[Hop, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.hops))
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A smart host of the configuration: tried in this order."""
+
+    name: str
+    hosts: tuple[AddressLiteral | Domain, ...]
+    port: int
+
+
+async def hosts_to(next_hop: HostPort | UnixPath, resolver: Resolver) -> list[Host]:
+    """The host of a target that names it. Raises NoWay, ResolverUnavailable."""
     if isinstance(next_hop, UnixPath):
-        return [Hop(next_hop.path, None, 0)]
-    return [Hop(str(next_hop.host), next_hop.host.ip, next_hop.port)]
+        return [Host((Hop(next_hop.path, None, 0),))]
+    return [await _host(next_hop.host, next_hop.port, resolver)]
 
 
-def hops_direct(recipient: Address, port: int) -> list[Hop]:
-    """The hops for mail straight to a recipient's own host; raises PermanentError."""
+async def hosts_of_relay(relay: Relay, resolver: Resolver) -> list[Host]:
+    """The hosts of a relay that have an address; raises what the last of them met if none has."""
+    found = await asyncio.gather(
+        *(_host(host, relay.port, resolver) for host in relay.hosts), return_exceptions=True
+    )
+    hosts = [host for host in found if isinstance(host, Host)]
+    troubles = [trouble for trouble in found if isinstance(trouble, BaseException)]
+    if not hosts:
+        raise troubles[-1]
+    return hosts
+
+
+async def hosts_direct(
+    recipient: Address, port: int, resolver: Resolver, is_ours: IsOurs
+) -> list[Host]:
+    """The hosts that take mail for a recipient, the most preferred first (RFC 5321 §5.1).
+
+    Raises NoWay, ResolverUnavailable.
+    """
     domain = recipient.domain
-    if not isinstance(domain, AddressLiteral):
-        raise PermanentError(f"no way is known to {domain}: only address literals go straight")
-    return [Hop(str(domain), domain.ip, port)]
+    if isinstance(domain, AddressLiteral):
+        return [Host((Hop(str(domain), domain.ip, port),))]
+    if not isinstance(domain, Domain) or domain.as_ip() is not None:
+        raise NoWay(550, f"No way is known to {domain}", (1, 2))
+    found = await exchanges_of(resolver, domain.ascii)
+    if not found.exists:
+        raise NoWay(550, f"There is no domain {domain}", (1, 2))
+    if found.is_null:
+        raise NoWay(556, f"{domain} takes no mail (RFC 7505)", (1, 10))
+    exchanges = _before_us(found.exchanges, is_ours)
+    if not exchanges:
+        raise NoWay(554, f"Mail for {domain} comes back to this host", (4, 6))
+    hosts = [
+        Host(tuple(Hop(exchange.host, ip, port) for ip in _interleaved(exchange.addresses)))
+        for exchange in _in_random_order(exchanges)
+        if exchange.addresses
+    ]
+    if not hosts:
+        trouble = next((exchange.trouble for exchange in exchanges if exchange.trouble), None)
+        if trouble is not None:
+            raise trouble
+        raise NoWay(550, f"No host that takes mail for {domain} has an address", (4, 4))
+    return hosts
+
+
+def _before_us(exchanges: Sequence[Exchange], is_ours: IsOurs) -> list[Exchange]:
+    """Without ourselves and everybody less preferred, or mail would go round (RFC 5321 §5.1)."""
+    ours = [
+        exchange.preference
+        for exchange in exchanges
+        if is_ours(exchange.host, None) or any(is_ours("", ip) for ip in exchange.addresses)
+    ]
+    if not ours:
+        return list(exchanges)
+    return [exchange for exchange in exchanges if exchange.preference < min(ours)]
+
+
+def _in_random_order(exchanges: Sequence[Exchange]) -> list[Exchange]:
+    """By preference, and shuffled within one (RFC 5321 §5.1), so that equal hosts share."""
+    shuffled: list[Exchange] = []
+    for _, equal in groupby(exchanges, key=lambda exchange: exchange.preference):
+        group = list(equal)
+        random.shuffle(group)
+        shuffled += group
+    return shuffled
+
+
+def _interleaved(addresses: Sequence[IPAddress]) -> list[IPAddress]:
+    """IPv6 and IPv4 in turn, IPv6 first (RFC 8305 §4)."""
+    six = [ip for ip in addresses if ip.version == 6]
+    four = [ip for ip in addresses if ip.version == 4]
+    return [ip for pair in zip_longest(six, four) for ip in pair if ip is not None]
+
+
+async def _host(host: AddressLiteral | Domain, port: int, resolver: Resolver) -> Host:
+    if isinstance(host, AddressLiteral):
+        return Host((Hop(str(host), host.ip, port),))
+    answers = await asyncio.gather(
+        resolver.ipv6(host.ascii), resolver.ipv4(host.ascii), return_exceptions=True
+    )
+    addresses = [
+        ip for answer in answers if not isinstance(answer, BaseException) for ip in answer.records
+    ]
+    if not addresses:
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        raise NoWay(550, f"{host} has no address", (4, 4))
+    return Host(tuple(Hop(host.ascii, ip, port) for ip in _interleaved(addresses)))

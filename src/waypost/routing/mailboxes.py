@@ -1,6 +1,7 @@
-"""The names of our mailboxes: which exist, and which one a local part means.
+"""The names of our mailboxes and lists: which exist, and which one a local part means.
 
-Where they lie on disk is delivery/maildir's matter.
+Each belongs to a domain or to the hub. An id is the name, with "@domain" behind it where it belongs
+to one. Where mailboxes lie on disk is delivery/maildir's matter.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from waypost.mail.address import render_local_part
+from waypost.routing.targets import BOUNCES, OWNER, Target
+
 POSTMASTER = "postmaster"
+# The scope of what belongs to the hub itself; any other scope is a domain in ASCII.
+HUB = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxSettings:
-    """[mailboxes] and [[mailbox]] of the configuration."""
+    """[mailboxes], [[mailbox]] and the names of [list.*]; all names are ids."""
 
     auto_create: bool = True  # for trusted clients only
     root: str = "mail"  # below the data directory, or absolute
@@ -22,53 +28,98 @@ class MailboxSettings:
     subaddress: str = "+"  # empty: none
     names: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()  # (alias, mailbox)
+    catch_alls: tuple[tuple[str, str], ...] = ()  # (scope, mailbox)
+    lists: tuple[tuple[str, str], ...] = ()  # (id, list)
+
+
+def id_of(name: str, scope: str) -> str:
+    """The id of a name that belongs to a scope."""
+    return f"{name}@{scope}" if scope else name
 
 
 class MailboxNames:
-    """The live set of mailbox names."""
+    """The live set of mailboxes, beside the aliases and lists of the configuration."""
 
     def __init__(self, settings: MailboxSettings, existing: Iterable[str] = ()) -> None:
         self._settings = settings
-        self._aliases = {self.fold(alias): self.fold(name) for alias, name in settings.aliases}
-        self._names = {self.fold(name) for name in (*settings.names, *existing)}
+        self._aliases = {self._fold_id(alias): self._fold_id(to) for alias, to in settings.aliases}
+        self._lists: dict[str, str] = {}
+        for entry, name in settings.lists:
+            local_part, at, scope = self._fold_id(entry).partition("@")
+            for suffix in (BOUNCES, f"-{OWNER}"):
+                self._lists.setdefault(f"{local_part}{suffix}{at}{scope}", f"{name}:{OWNER}")
+            self._lists[self._fold_id(entry)] = name
+        self._catch_alls = {scope: self._fold_id(name) for scope, name in settings.catch_alls}
+        self._names = {self._fold_id(name) for name in (*settings.names, *existing)}
 
-    def resolve(self, local_part: str) -> str:
-        """The mailbox a local part means, whether it exists or not.
+    def find(self, local_part: str, scope: str = HUB) -> Target | None:
+        """What a local part means among those that belong to a scope; None: nothing.
 
-        Aliases win over mailboxes; the part after the sub-address separator is dropped when the
-        whole is neither.
+        Aliases win over lists, lists over mailboxes; the part after the sub-address separator is
+        dropped when the whole is none of them. Postmaster always exists (RFC 5321 §4.5.1).
         """
         name = self.fold(local_part)
-        if name in self._aliases:
-            return self._aliases[name]
-        separator = self._settings.subaddress
-        if separator and name not in self._names:
-            base = name.partition(separator)[0]
-            if base:
-                return self._aliases.get(base, base)
-        return name
+        for candidate in (name, self._base(name)):
+            entry = id_of(candidate, scope)
+            if entry in self._aliases:
+                return Target("mailbox", self._aliases[entry])
+            if entry in self._lists:
+                return Target("list", self._lists[entry])
+            if entry in self._names or entry == POSTMASTER:
+                return Target("mailbox", entry)
+        return None
 
-    def exists(self, name: str) -> bool:
-        """True for a resolved name that has a mailbox; postmaster always has (RFC 5321 §4.5.1)."""
-        return name in self._names or name == POSTMASTER
+    def resolve(self, local_part: str, scope: str = HUB) -> str:
+        """The id of the mailbox a local part means, whether it exists or not."""
+        found = self.find(local_part, scope)
+        if found is not None and found.kind == "mailbox":
+            return found.argument
+        return id_of(self._base(self.fold(local_part)), scope)
 
-    def add(self, name: str) -> None:
+    def catch_all(self, scope: str = HUB) -> Target | None:
+        """The mailbox that takes what no other of the scope does; None: there is none."""
+        name = self._catch_alls.get(scope)
+        return None if name is None else Target("mailbox", name)
+
+    def new(self, local_part: str, scope: str = HUB) -> Target | None:
+        """The mailbox a trusted client makes by mailing it; None: it may not."""
+        if not self._settings.auto_create:
+            return None
+        return Target("mailbox", self.resolve(local_part, scope))
+
+    def exists(self, entry: str) -> bool:
+        """True for the id of a mailbox."""
+        return entry in self._names or entry == POSTMASTER
+
+    def add(self, entry: str) -> None:
         """A mailbox was made."""
-        self._names.add(name)
+        self._names.add(entry)
 
     def carry_over(self, other: MailboxNames) -> None:
         """Know what `other` knew to exist; for a new configuration of a running hub."""
         self._names |= other._names
 
-    @property
-    def may_create(self) -> bool:
-        """True when a trusted client may make a mailbox by mailing it."""
-        return self._settings.auto_create
-
     def fold(self, name: str) -> str:
         """The one form of a name's spellings."""
         # Look-alikes that differ in composition only are one (Unicode TR 15).
         name = unicodedata.normalize("NFC", name)
+        if "@" in name:
+            name = render_local_part(name)  # in quotes, so that it is nobody's name@domain
         folded = name.casefold()
         # RFC 5321 §4.5.1: postmaster has no case, whatever else has.
         return folded if self._settings.fold_case or folded == POSTMASTER else name
+
+    def mailbox_of(self, target: Target) -> Target:
+        """The mailbox an address of that name reaches, however a rule spells it."""
+        return Target("mailbox", self._fold_id(target.argument))
+
+    def _base(self, name: str) -> str:
+        separator = self._settings.subaddress
+        return (name.partition(separator)[0] or name) if separator else name
+
+    def _fold_id(self, entry: str) -> str:
+        name, at, scope = entry.rpartition("@")
+        if not at or entry.endswith('"'):
+            # A name alone, perhaps in quotes already, as a directory says it.
+            return entry if entry.startswith('"') else self.fold(entry)
+        return id_of(self.fold(name), scope.lower())

@@ -6,10 +6,8 @@ later. Asks only what is in memory: no DNS, no disk, no waiting.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fnmatch import translate
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from waypost.mail import reply as replies
@@ -19,8 +17,13 @@ from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, origin_of
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
-from waypost.routing.mailboxes import POSTMASTER, MailboxNames
+from waypost.routing.groups import DomainGroups, GroupSettings
+from waypost.routing.mailboxes import HUB, POSTMASTER, MailboxNames
+from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.targets import Target, rejection
+
+# What stands for the listener of mail that a list sends to its members.
+LIST = "(list)"
 
 # Called with the setting or RFC section behind a step, and the step as a format and its values:
 # mail is routed far more often than explained, so nothing is formatted unless somebody asks.
@@ -37,19 +40,37 @@ class Rule:
 
     name: str
     targets: tuple[Target, ...]
-    recipient: re.Pattern[str] | None = None
-    sender: re.Pattern[str] | None = None
+    recipient: AddressGlob | None = None
+    sender: AddressGlob | None = None
     client: Networks | None = None
     listener: str | None = None
+    subject: Glob | None = None
+    header: tuple[tuple[str, Glob], ...] = ()
+    larger_than: int | None = None  # octets
     continues: bool = False
 
+    @property
+    def needs_content(self) -> bool:
+        """True where only the content can say whether it matches."""
+        return bool(self.subject or self.header or self.larger_than is not None)
 
-def address_pattern(glob: str) -> re.Pattern[str]:
-    """A shell-style pattern over whole addresses, without case; ``<>`` is the null sender.
 
-    ``[`` stands for itself, as addresses have literals: ``*@[10.*]`` means what it shows.
-    """
-    return re.compile(translate(glob.replace("[", "[[]")), re.IGNORECASE)
+class ContentFacts(NamedTuple):
+    """What rules ask of a message's content."""
+
+    size: int  # octets
+    fields: Sequence[tuple[str, str]]  # of the header: name in lower case, decoded text
+
+
+@dataclass(frozen=True, slots=True)
+class ListSettings:
+    """One [list.NAME]."""
+
+    name: str
+    members: tuple[Address, ...]
+    scope: str = HUB  # the domain it belongs to
+    owner: Address | None = None  # None: postmaster here
+    strangers_may_post: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +83,8 @@ class RoutingSettings:
     accept_from_strangers: bool = False
     delivery_port: int = 25
     rules: tuple[Rule, ...] = ()
+    lists: tuple[ListSettings, ...] = ()
+    groups: GroupSettings = field(default_factory=GroupSettings)
 
 
 class Route(NamedTuple):
@@ -77,6 +100,18 @@ class Routing(NamedTuple):
     recipient: Address  # qualified, and with a bare IP read as the literal
     routes: tuple[Route, ...] = ()
     refusal: Reply | None = None  # None: the routes are to be used
+    needs_content: bool = False  # True: to be asked again when the content is there
+    has_moved: bool = False  # True: addresses.moved gave the recipient another host
+
+
+@dataclass(slots=True)
+class _ByRules:
+    """What the rules say together."""
+
+    routes: list[Route]
+    refusal: Reply | None = None  # None: none of them refuses
+    is_settled: bool = False  # one had the last word
+    may_match: bool = False  # one waits for the content
 
 
 _WHAT_IS_OURS = "addresses.own, addresses.domains, RFC 1123 §5.2.17"
@@ -95,6 +130,8 @@ class RoutingTable:
         gate: Gate,
     ) -> None:
         self._settings = settings
+        self._lists = {entry.name: entry for entry in settings.lists}
+        self.groups = DomainGroups(settings.groups)
         self._own = own
         self._trusted = trusted
         self._mailboxes = mailboxes
@@ -111,12 +148,16 @@ class RoutingTable:
         return path
 
     def own_domain(self, arrival: Arrival) -> DomainPart:
-        """What stands for this hub after an "@": its name, else the literal connected to."""
+        """What stands for this hub after an "@": its name, else the literal connected to.
+
+        An address that stands for domains is its own: bare names go to its group.
+        """
+        local_ip = arrival.local_ip
+        if local_ip is not None and self.groups.domains_at(local_ip):
+            return AddressLiteral(local_ip)
         if self._settings.hostname is not None:
             return Domain(self._settings.hostname)
-        if arrival.local_ip is not None:
-            return AddressLiteral(arrival.local_ip)
-        return Domain("localhost")
+        return Domain("localhost") if local_ip is None else AddressLiteral(local_ip)
 
     def is_ours(self, domain: DomainPart, arrival: Arrival) -> bool:
         """True for our names, our addresses, and the address the client connected to.
@@ -126,7 +167,11 @@ class RoutingTable:
         if isinstance(domain, AddressLiteral):
             return domain.ip in self._own or domain.ip == arrival.local_ip
         if isinstance(domain, Domain):
-            return domain in self._settings.domains or domain == self.own_domain(arrival)
+            return (
+                domain in self._settings.domains
+                or self.groups.has(domain)
+                or domain == self.own_domain(arrival)
+            )
         return False
 
     def route(
@@ -135,35 +180,80 @@ class RoutingTable:
         arrival: Arrival,
         sender: Address | None,
         explain: Explain = _nobody_asks,
+        content: ContentFacts | None = None,
     ) -> Routing:
-        """Where mail for `path` goes. `sender` None: the null reverse-path."""
+        """Where mail for `path` goes. `sender` None: the null reverse-path.
+
+        `content` None: it is not there yet, so rules that need it neither match nor do not.
+        """
         recipient = self.qualify(path, arrival)
         if recipient is not path:
             explain("addresses.bare_ip, RFC 5321 §4.1.1.3", "{} is read as {}", path, recipient)
+        new_place = self.groups.new_place(recipient.domain) if arrival.trusted else None
+        old_place = recipient.domain
+        if new_place is not None:
+            explain("addresses.moved", "{} has moved to {}", old_place, new_place)
+            recipient = Address(recipient.local_part, new_place)
         ours = self.is_ours(recipient.domain, arrival)
         verdict = "{} is ours" if ours else "{} is not ours"
         explain(_WHAT_IS_OURS, verdict, recipient.domain)
-        name = self._mailboxes.resolve(recipient.local_part) if ours else ""
+        found = self._find(recipient, explain) if ours else None
         if not arrival.trusted and arrival.client_ip is not None:
-            refusal = self._why_not_for_stranger(ours, name, recipient, explain)
+            refusal = self._why_not_for_stranger(ours, found, recipient, explain)
             if refusal is not None:
                 return Routing(recipient, refusal=refusal)
-        routes, refusal, is_settled = self._by_rules(recipient, arrival, sender, explain)
-        if refusal is None and not is_settled:
+        by_rules = self._by_rules(recipient, arrival, sender, explain, content)
+        routes, refusal = by_rules.routes, by_rules.refusal
+        if refusal is None and not by_rules.is_settled:
             # No rule matched, or all that did let others add to them: the usual way counts too.
             route, refusal = (
-                self._to_mailbox(name, arrival, explain)
+                self._to_own(found, recipient, arrival, explain)
                 if ours
                 else self._onward(recipient, arrival, explain)
             )
             if route is not None:
                 routes.append(route)
+        has_moved = new_place is not None
+        if by_rules.may_match:
+            return Routing(recipient, needs_content=True, has_moved=has_moved)
         if refusal is not None:
             return Routing(recipient, refusal=refusal)
-        return Routing(recipient, tuple(routes))
+        if new_place is not None:
+            routes = [
+                route._replace(rule=f"moved from {old_place}, {route.rule}") for route in routes
+            ]
+        return Routing(recipient, tuple(routes), has_moved=has_moved)
+
+    def list_settings(self, name: str) -> ListSettings | None:
+        """A list; None: there is none of this name."""
+        return self._lists.get(name)
+
+    def scopes_of(self, domain: DomainPart) -> tuple[str, ...]:
+        """The domains whose mailboxes an address of ours may mean, besides those of the hub."""
+        if isinstance(domain, AddressLiteral):
+            return self.groups.domains_at(domain.ip)
+        return (domain.ascii,) if isinstance(domain, Domain) else ()
+
+    def _find(self, recipient: Address, explain: Explain) -> Target | Reply | None:
+        """What exists under a recipient of ours; a reply: several do. None: nothing does."""
+        scopes = self.scopes_of(recipient.domain)
+        if isinstance(recipient.domain, AddressLiteral) and scopes:
+            explain("addresses.groups", "{} stands for {}", recipient.domain, ", ".join(scopes))
+        local_part = recipient.local_part
+        for ask in (self._mailboxes.find, lambda _, scope: self._mailboxes.catch_all(scope)):
+            found = {scope: target for scope in scopes if (target := ask(local_part, scope))}
+            if len(set(found.values())) > 1:
+                explain("addresses.groups", "{} of them have it: refused", len(found))
+                return replies.AMBIGUOUS
+            if found:
+                return next(iter(found.values()))
+            of_hub = ask(local_part, HUB)
+            if of_hub is not None:
+                return of_hub
+        return None
 
     def _why_not_for_stranger(
-        self, ours: bool, name: str, recipient: Address, explain: Explain
+        self, ours: bool, found: Target | Reply | None, recipient: Address, explain: Explain
     ) -> Reply | None:
         if not ours:
             explain("networks.trusted", "a stranger may not relay: refused")
@@ -174,47 +264,77 @@ class RoutingTable:
         if not self._settings.accept_from_strangers:
             explain("networks.accept_from_strangers", "strangers may mail nobody here: refused")
             return replies.RELAY_DENIED
-        if not self._mailboxes.exists(name):
-            explain("[[mailbox]]", "there is no mailbox {!r}: refused", name)
+        if found is None:
+            explain("[[mailbox]]", "there is no mailbox {!r}: refused", recipient.local_part)
             return replies.NO_SUCH_MAILBOX
+        if isinstance(found, Target) and found.kind == "list":
+            settings = self._lists.get(found.argument)  # None: its owner, who gets bounces
+            if settings is not None and not settings.strangers_may_post:
+                explain("list.strangers_may_post", "strangers may not post here: refused")
+                return replies.RELAY_DENIED
         return None
 
     def _by_rules(
-        self, recipient: Address, arrival: Arrival, sender: Address | None, explain: Explain
-    ) -> tuple[list[Route], Reply | None, bool]:
-        """Routes, a refusal, and whether a rule had the last word."""
-        routes: list[Route] = []
+        self,
+        recipient: Address,
+        arrival: Arrival,
+        sender: Address | None,
+        explain: Explain,
+        content: ContentFacts | None,
+    ) -> _ByRules:
+        by_rules = _ByRules([])
         for rule in self._settings.rules:
             if not _matches(rule, recipient, arrival, sender):
                 continue
+            if rule.needs_content:
+                if content is None:
+                    explain("[[route]]", "route {!r} waits for the content", rule.name)
+                    by_rules.may_match = True
+                    continue
+                if not _matches_content(rule, content):
+                    continue
             for target in rule.targets:
                 if target.kind == "reject":
                     explain("[[route]]", "route {!r} refuses it", rule.name)
-                    return [], rejection(target), True
+                    by_rules.refusal = rejection(target)
+                    return by_rules
                 if target.kind == "direct":
                     refusal = self._why_not_direct(recipient, arrival, Origin.ROUTED, explain)
                     if refusal is not None:
-                        return [], refusal, True
+                        by_rules.refusal = refusal
+                        return by_rules
                 if target.kind == "mailbox":
-                    # The mailbox an address of that name reaches, however the rule spells it.
-                    target = Target("mailbox", self._mailboxes.fold(target.argument))
+                    target = self._mailboxes.mailbox_of(target)
                 explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
-                routes.append(Route(target, rule.name))
+                by_rules.routes.append(Route(target, rule.name))
             if not rule.continues:
-                return routes, None, True
-        return routes, None, False
+                by_rules.is_settled = True
+                return by_rules
+        return by_rules
 
-    def _to_mailbox(
-        self, name: str, arrival: Arrival, explain: Explain
+    def _to_own(
+        self,
+        found: Target | Reply | None,
+        recipient: Address,
+        arrival: Arrival,
+        explain: Explain,
     ) -> tuple[Route | None, Reply | None]:
-        if self._mailboxes.exists(name):
-            explain("[[mailbox]]", "mailbox {!r}", name)
-        elif arrival.trusted and self._mailboxes.may_create:
-            explain("mailboxes.auto_create", "mailbox {!r} will be made", name)
-        else:
-            explain("mailboxes.auto_create", "there is no mailbox {!r}: refused", name)
-            return None, replies.NO_SUCH_MAILBOX
-        return Route(Target("mailbox", name), "own address"), None
+        if isinstance(found, Reply):
+            return None, found
+        if found is not None:
+            setting = "[list]" if found.kind == "list" else "[[mailbox]]"
+            explain(setting, "{} {!r}", found.kind, found.argument)
+            return Route(found, "own address"), None
+        scopes = self.scopes_of(recipient.domain)
+        # Which of several domains is meant nobody can say of a mailbox that does not exist.
+        if arrival.trusted and len(scopes) < 2:
+            is_grouped = bool(scopes) and self.groups.has(Domain(scopes[0]))
+            new = self._mailboxes.new(recipient.local_part, scopes[0] if is_grouped else HUB)
+            if new is not None:
+                explain("mailboxes.auto_create", "mailbox {!r} will be made", new.argument)
+                return Route(new, "own address"), None
+        explain("mailboxes.auto_create", "there is no mailbox {!r}: refused", recipient.local_part)
+        return None, replies.NO_SUCH_MAILBOX
 
     def _onward(
         self, recipient: Address, arrival: Arrival, explain: Explain
@@ -233,6 +353,8 @@ class RoutingTable:
     ) -> Reply | None:
         """Why mail cannot go straight to the recipient's own host; None: it can."""
         domain = recipient.domain
+        if isinstance(domain, Domain) and domain.as_ip() is None:
+            return None  # the gate judges where it leads, when that is known
         if not isinstance(domain, AddressLiteral):
             explain("RFC 5321 §4.1.3", "{} is no host's address: refused", domain)
             return Reply(550, f"No way is known to {domain}", (1, 2))
@@ -250,10 +372,18 @@ def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address |
         arrival.client_ip is None or arrival.client_ip not in rule.client
     ):
         return False
-    if rule.recipient is not None and rule.recipient.match(str(recipient)) is None:
+    if rule.recipient is not None and not rule.recipient.matches(recipient):
         return False
-    return rule.sender is None or (
-        rule.sender.match("<>" if sender is None else str(sender)) is not None
+    return rule.sender is None or rule.sender.matches(sender)
+
+
+def _matches_content(rule: Rule, content: ContentFacts) -> bool:
+    if rule.larger_than is not None and content.size <= rule.larger_than:
+        return False
+    globs = rule.header if rule.subject is None else (*rule.header, ("subject", rule.subject))
+    return all(
+        any(name == wanted.lower() and glob.matches(text) for name, text in content.fields)
+        for wanted, glob in globs
     )
 
 

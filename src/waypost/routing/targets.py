@@ -5,21 +5,27 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_address
 
 from waypost.errors import AddressError
-from waypost.mail.address import AddressLiteral, parse_literal
+from waypost.mail.address import AddressLiteral, Domain, parse_literal
 from waypost.mail.reply import Reply
 
-KINDS = ("mailbox", "smtp", "lmtp", "direct", "discard", "reject")
-_HOST_PORT = re.compile(r"(\[[^\]]+\])(?::([0-9]{1,5}))?")
+KINDS = ("mailbox", "smtp", "lmtp", "relay", "direct", "list", "discard", "reject")
+# `direct:list` is written by lists only: the operator named the recipient, no client did.
+LISTED = "list"
+# `list:NAME:owner` is what NAME-bounces and NAME-owner mean.
+OWNER = "owner"
+BOUNCES = "-bounces"
+_HOST_PORT = re.compile(r"(\[[^\]]+\]|[^\[\]:/]+)(?::([0-9]{1,5}))?")
 _REJECTION = re.compile(r"(?:([45])\.([0-9]{1,3})\.([0-9]{1,3})\s*)?(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """A host by its literal, and a port."""
+    """A host by its literal or its name, and a port. A name's MX does not count."""
 
-    host: AddressLiteral
+    host: AddressLiteral | Domain
     port: int
 
     def __str__(self) -> str:
@@ -57,7 +63,7 @@ def parse_target(text: str) -> Target:
     if kind not in KINDS:
         raise ValueError(f"{text!r} is no target: expected {', '.join(KINDS)}")
     if kind in ("direct", "discard"):
-        if colon:
+        if colon and text != f"direct:{LISTED}":
             raise ValueError(f"{kind!r} takes no argument")
     elif not argument and kind != "reject":
         raise ValueError(f"{kind!r} needs an argument, as in {kind}:…")
@@ -75,15 +81,29 @@ def parse_next_hop(target: Target) -> NextHop:
     match = _HOST_PORT.fullmatch(target.argument)
     port = int(match[2] or (24 if target.kind == "lmtp" else 25)) if match else 0
     if match is None or not 0 < port < 65536:
-        where = "[address]:port" + (" or /path/to/socket" if target.kind == "lmtp" else "")
-        raise ValueError(f"{str(target)!r}: expected {target.kind}:{where}")
+        where = "[address]:port or name:port"
+        where += ", or /path/to/socket" if target.kind == "lmtp" else ""
+        raise ValueError(f"{str(target)!r}: expected {target.kind}: and {where}")
     try:
-        literal = parse_literal(match[1])
-    except AddressError as error:
+        return HostPort(parse_host(match[1]), port)
+    except ValueError as error:
         raise ValueError(f"{str(target)!r}: {error}") from None
+
+
+def parse_host(text: str) -> AddressLiteral | Domain:
+    """A literal, a bare IP address or a name; raises ValueError."""
+    try:
+        literal = parse_literal(text) if text.startswith("[") else AddressLiteral(ip_address(text))
+    except AddressError as error:
+        raise ValueError(str(error)) from None
+    except ValueError:
+        try:
+            return Domain.parse(text)
+        except AddressError as error:
+            raise ValueError(f"{text!r} is no host: {error}") from None
     if not isinstance(literal, AddressLiteral):
-        raise ValueError(f"{str(target)!r}: only an IP address can be reached")
-    return HostPort(literal, port)
+        raise ValueError(f"{text!r}: only an IP address can be reached")
+    return literal
 
 
 def rejection(target: Target) -> Reply:

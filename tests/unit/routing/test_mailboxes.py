@@ -39,7 +39,7 @@ def names(settings: MailboxSettings = SETTINGS, *existing: str) -> MailboxNames:
         # Never rewritten (RFC 5321 §3.6.1 leaves them to the final host, which we are).
         ("a%b", "a%b"),
         ("b!a", "b!a"),
-        ("a@b", "a@b"),
+        ("a@b", '"a@b"'),
         ("nobody", "nobody"),
     ],
 )

@@ -16,7 +16,8 @@ from waypost.net.gate import Gate
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.routing.mailboxes import MailboxNames, MailboxSettings
-from waypost.routing.table import Routing, RoutingSettings, RoutingTable, Rule, address_pattern
+from waypost.routing.patterns import AddressGlob
+from waypost.routing.table import Routing, RoutingSettings, RoutingTable, Rule
 from waypost.routing.targets import parse_target
 from waypost.smtp import command as grammar
 from waypost.smtp.command import CommandRefused
@@ -65,7 +66,7 @@ def make_table(
 def rule(name: str, to: Sequence[str], **match: Any) -> Rule:
     for key in ("recipient", "sender"):
         if key in match:
-            match[key] = address_pattern(match[key])
+            match[key] = AddressGlob(match[key])
     if "client" in match:
         match["client"] = Networks(match["client"])
     return Rule(name, tuple(parse_target(text) for text in to), **match)

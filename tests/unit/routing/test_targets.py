@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.errors import PermanentError
-from waypost.mail.address import Address, AddressLiteral
-from waypost.routing.hops import hops_direct, hops_to
+from waypost.dns.resolver import Resolver
+from waypost.errors import NoWay
+from waypost.mail.address import Address, AddressLiteral, Domain
+from waypost.routing.hops import hosts_direct, hosts_to
 from waypost.routing.targets import (
     HostPort,
     Target,
@@ -28,6 +31,10 @@ from waypost.routing.targets import (
         "mailbox:a:b",
         "smtp:[10.0.0.5]:25",
         "smtp:[10.0.0.5]",
+        "smtp:mx.plant.example:25",
+        "relay:isp",
+        "list:ops",
+        "direct:list",
         "smtp:[IPv6:fd00::5]:2525",
         "lmtp:/run/lmtp",
         "lmtp:[127.0.0.1]:24",
@@ -49,6 +56,8 @@ def test_a_target_is_printed_as_it_was_read(text: str) -> None:
         ("smtp:[10.0.0.5]:2525", HostPort(AddressLiteral(ip_address("10.0.0.5")), 2525)),
         ("smtp:[10.0.0.5]", HostPort(AddressLiteral(ip_address("10.0.0.5")), 25)),
         ("smtp:[ipv6:FD00:0::5]:25", HostPort(AddressLiteral(ip_address("fd00::5")), 25)),
+        ("smtp:mx.plant.example:2525", HostPort(Domain("mx.plant.example"), 2525)),
+        ("smtp:10.0.0.5", HostPort(AddressLiteral(ip_address("10.0.0.5")), 25)),
         ("lmtp:[127.0.0.1]", HostPort(AddressLiteral(ip_address("127.0.0.1")), 24)),
         ("lmtp:/run/dovecot/lmtp", UnixPath("/run/dovecot/lmtp")),
     ],
@@ -70,8 +79,8 @@ def test_next_hop(text: str, hop: HostPort | UnixPath) -> None:
         "discard:",
         "smtp",
         "smtp:",
-        "smtp:10.0.0.5",
-        "smtp:10.0.0.5:25",
+        "smtp:10.0.0.5:0",
+        "smtp:a_b.example:25",
         "smtp:[10.0.0.5]:",
         "smtp:[10.0.0.5]:0",
         "smtp:[10.0.0.5]:65536",
@@ -124,15 +133,31 @@ def test_any_text_is_a_target_or_says_what_was_expected(text: str) -> None:
             assert rejection(target).wire.count(b"\r\n") == 1
 
 
+class NoDns:
+    """A name service nobody may ask."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"asked for {name}")
+
+
+def hosts(text: str) -> list[str]:
+    found = asyncio.run(
+        hosts_direct(Address.parse(text), 25, cast(Resolver, NoDns()), lambda host, ip: False)
+    )
+    return [str(host) for host in found]
+
+
 def test_a_literal_is_exactly_one_hop() -> None:
     """RFC 5321 §5.1: no DNS, no MX."""
-    hops = hops_direct(Address.parse("ann@[IPv6:fd00:0::9]"), 25)
-    assert [str(hop) for hop in hops] == ["[IPv6:fd00::9]:25"]
-    assert hops[0].ip == ip_address("fd00::9")
-    assert [str(hop) for hop in hops_to(parse_next_hop(parse_target("lmtp:/run/x")))] == ["/run/x"]
+    assert hosts("ann@[IPv6:fd00:0::9]") == ["[IPv6:fd00::9]:25"]
+    socket = asyncio.run(hosts_to(UnixPath("/run/x"), cast(Resolver, NoDns())))
+    assert [str(host) for host in socket] == ["/run/x"]
+    literal = parse_next_hop(parse_target("smtp:[10.0.0.5]"))
+    [host] = asyncio.run(hosts_to(literal, cast(Resolver, NoDns())))
+    assert host.hops[0].ip == ip_address("10.0.0.5")
 
 
-@pytest.mark.parametrize("text", ["ann@plant.example", "ann@[tag:x]", "ann@192.0.2.1"])
-def test_what_is_no_literal_has_no_direct_way(text: str) -> None:
-    with pytest.raises(PermanentError):
-        hops_direct(Address.parse(text), 25)
+@pytest.mark.parametrize("text", ["ann@[tag:x]", "ann@192.0.2.1"])
+def test_what_is_neither_literal_nor_name_has_no_way(text: str) -> None:
+    with pytest.raises(NoWay):
+        hosts(text)
