@@ -167,7 +167,7 @@ def test_recipients_are_not_told_of_each_other(session: smtplib.SMTP, hub: Hub) 
         ("percent%elsewhere.example@[127.0.0.1]", "percent%elsewhere.example"),
         ("elsewhere.example!bang@[127.0.0.1]", "elsewhere.example!bang"),
         ('"quoted local"@[127.0.0.1]', "quoted local"),
-        ('"at@sign"@[127.0.0.1]', "at@sign"),
+        ('"at@sign"@[127.0.0.1]', '"at@sign"'),
         ('"simple"@[127.0.0.1]', "simple"),
         ("@elsewhere.example:routed@[127.0.0.1]", "routed"),
         ("@[10.1.2.3],@b.example:routed2@[127.0.0.1]", "routed2"),

@@ -29,7 +29,7 @@ from waypost.cli.output import (
 )
 from waypost.delivery.maildir import directory_name, mailbox_names
 from waypost.mail.message import header_fields
-from waypost.routing.mailboxes import HUB, MailboxNames
+from waypost.routing.mailboxes import MailboxNames
 
 _HEAD_BYTES = 65_536
 # Decoding encoded words takes quadratic time in the standard library: only so much of a field.
@@ -171,11 +171,7 @@ def _open(parsed: argparse.Namespace) -> list[_Stored] | None:
     """The mailbox's messages, newest first; None: there is no such mailbox, and it was said."""
     settings = settings_of(parsed)
     root = mailbox_root(settings)
-    local_part, _, domain = parsed.mailbox.rpartition("@")
-    names = MailboxNames(settings.mailboxes, mailbox_names(root))
-    name = names.resolve(local_part or domain, domain.lower() if local_part else HUB)
-    if not names.exists(name):
-        name = names.resolve(local_part or domain)  # one of the hub, under whatever name of it
+    name = MailboxNames(settings.mailboxes, mailbox_names(root)).named(parsed.mailbox)
     directory = root / directory_name(name)
     if not (directory / "new").is_dir():
         complain(f"there is no mailbox {parsed.mailbox}; see: waypost mailbox list")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from waypost.app import make_gate, make_mailbox_names, make_own_addresses, make_smtp, make_table
 from waypost.cli.context import settings_of
 from waypost.cli.output import (
+    EXIT_LATER,
     EXIT_NO,
     EXIT_USAGE,
     EXIT_YES,
@@ -107,7 +108,7 @@ def _route(parsed: argparse.Namespace) -> int:
                 "steps": steps,
             }
         )
-        return EXIT_YES if routing.refusal is None else EXIT_NO
+        return _status(routing, ways)
     for step in steps:
         because = paint(f"({step['because']})", "dim")
         say(f"  {printable(step['step'])}  {because}")
@@ -124,7 +125,7 @@ def _route(parsed: argparse.Namespace) -> int:
         say(paint(f"accepted: {target}{tries}", "green"))
         for why in way.forbidden:
             say(f"  not tried: {why}  {paint('(net/gate)', 'dim')}")
-    return EXIT_YES
+    return _status(routing, ways)
 
 
 class _Way(NamedTuple):
@@ -133,6 +134,14 @@ class _Way(NamedTuple):
     hops: list[str]
     forbidden: list[str]
     trouble: Reply | None  # None: there is somewhere to go
+
+
+def _status(routing: Routing, ways: dict[str, _Way]) -> int:
+    """No where a target cannot be reached at all, later where one cannot be now."""
+    troubles = [way.trouble for way in ways.values() if way.trouble is not None]
+    if routing.refusal is not None or any(trouble.is_permanent for trouble in troubles):
+        return EXIT_NO
+    return EXIT_LATER if troubles else EXIT_YES
 
 
 async def _ways(

@@ -76,6 +76,14 @@ class MailboxNames:
             return found.argument
         return id_of(self._base(self.fold(local_part)), scope)
 
+    def named(self, text: str) -> str:
+        """The id of the mailbox an operator means by a name, an address or an id."""
+        entry = self._fold_id(text)
+        if self.exists(entry):
+            return entry
+        local_part = text if text.endswith('"') else text.rpartition("@")[0] or text
+        return self.resolve(local_part)  # one of the hub, under whatever name of it
+
     def catch_all(self, scope: str = HUB) -> Target | None:
         """The mailbox that takes what no other of the scope does; None: there is none."""
         name = self._catch_alls.get(scope)

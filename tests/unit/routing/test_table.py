@@ -444,7 +444,8 @@ def test_continue_leaves_the_usual_way_in_place() -> None:
 def test_direct_needs_a_literal_and_the_gate() -> None:
     table = make_table(rule("out", ["direct"]))
     assert outcome(table, "ann@[8.8.8.8]") == "direct"
-    assert outcome(table, "ann@elsewhere.example") == "550 5.1.2"
+    assert outcome(table, "ann@elsewhere.example") == "direct"
+    assert outcome(table, "ann@192.0.2.1", client=STRANGER) == "550 5.7.1"
     assert outcome(table, "ann@[169.254.169.254]") == "550 5.7.1"
 
 
