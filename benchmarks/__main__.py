@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import machine, measure, report
 from benchmarks.addresses import measure_addresses
+from benchmarks.destinations import measure_destinations
 from benchmarks.errors import BenchmarkError
 from benchmarks.memory import measure_memory
 from benchmarks.peers import ROOT, WAYPOST, Task, present, program_versions
@@ -19,7 +20,7 @@ from benchmarks.syncs import measure_syncs
 from tests.support.postfix import PostfixError, install
 
 _RESULTS = Path(__file__).with_name("results")
-_PARTS = ("accept", "relay", "syncs", "memory", "addresses")
+_PARTS = ("accept", "relay", "syncs", "memory", "addresses", "destinations")
 
 
 def main() -> int:
@@ -80,6 +81,11 @@ def _measure(options: argparse.Namespace) -> Result:
             memory=measure_memory(peers, scratch, _say) if "memory" in parts else None,
             addresses=(
                 measure_addresses(plan.rounds, plan.seed, _say) if "addresses" in parts else None
+            ),
+            destinations=(
+                measure_destinations(plan.rounds, plan.messages, plan.seed, scratch, _say)
+                if "destinations" in parts
+                else None
             ),
         )
 

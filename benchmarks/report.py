@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.addresses import Reading
+from benchmarks.destinations import Destinations
 from benchmarks.load import CONNECTIONS, MESSAGE_BYTES, Mode
 from benchmarks.memory import Memory
 from benchmarks.peers import Aiosmtpd, Peer, PostfixPeer, Task, TunedPostfix
@@ -50,6 +51,7 @@ class Result:
     syncs: tuple[Syncs, ...] | None
     memory: Memory | None
     addresses: tuple[Reading, ...] | None
+    destinations: Destinations | None
 
     def rows(self) -> list[Row]:
         if self.rounds is None:
@@ -88,6 +90,8 @@ def as_text(result: Result) -> str:
         lines += ["", "memory", *_memory_table(result.memory)]
     if result.addresses is not None:
         lines += ["", "to read one address, us (syntax only)", *_address_table(result.addresses)]
+    if result.destinations is not None:
+        lines += ["", *_destination_lines(result.destinations)]
     return "\n".join(lines)
 
 
@@ -97,6 +101,7 @@ def save(result: Result, directory: Path, *, quick: bool) -> Path:
     measured += ["syncs"] if result.syncs is not None else []
     measured += ["memory"] if result.memory is not None else []
     measured += ["addresses"] if result.addresses is not None else []
+    measured += ["destinations"] if result.destinations is not None else []
     measured += ["quick"] if quick else []
     stem = "-".join([datetime.datetime.now(datetime.UTC).date().isoformat(), *measured])
     path = directory / f"{stem}.json"
@@ -206,6 +211,31 @@ def _address_table(readings: Sequence[Reading]) -> list[str]:
         for reading in readings
     ]
     return _table(["", "Waypost", "email-validator", "faster"], rows)
+
+
+def _destination_lines(found: Destinations) -> list[str]:
+    return [
+        f"delivery by name of {found.messages} messages held before, in messages per second",
+        *_table(
+            ["", "rate", "of", "ratio"],
+            [
+                ["to one destination", f"{found.to_one:.0f}", "", ""],
+                [
+                    f"to {found.messages} destinations",
+                    f"{found.to_many:.0f}",
+                    "one destination",
+                    f"{found.many_to_one_ratio:.2f}",
+                ],
+                ["to 50 healthy destinations", f"{found.healthy:.0f}", "", ""],
+                [
+                    "the same beside a dead one",
+                    f"{found.healthy_beside_dead:.0f}",
+                    "without it",
+                    f"{found.beside_dead_ratio:.2f}",
+                ],
+            ],
+        ),
+    ]
 
 
 def _memory_table(memory: Memory) -> list[str]:
