@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -30,6 +30,7 @@ _SPF_TERM = re.compile(
 _SPF_ALL = re.compile(r"[+\-?~]?all", re.IGNORECASE)
 _DMARC_VERSION = re.compile(r"v[ \t]*=[ \t]*DMARC1[ \t]*(?:;|$)")
 _DMARC_TAG = re.compile(r";\s*([a-z]+)\s*=\s*([^;\s]*)", re.IGNORECASE)
+_DMARC_POLICIES = ("none", "quarantine", "reject")
 # RFC 9989 §4.10: how far up the tree a policy may stand.
 _MAX_WALK = 8
 
@@ -56,7 +57,7 @@ class Spf:
     """A domain's word on who sends its mail, as far as its form goes (RFC 7208)."""
 
     is_present: bool
-    all: str | None = None  # the last term, as "-all"; None: there is none
+    all: str | None = None  # the term for everybody else, as "-all"; None: there is none
     is_valid: bool = True  # one record, of known terms
 
 
@@ -65,7 +66,7 @@ class Dmarc:
     """A domain's word on forged mail (RFC 9989)."""
 
     is_present: bool
-    policy: str | None = None  # none, quarantine or reject; None: no such tag
+    policy: str | None = None  # none, quarantine or reject; None: no such tag, or another word
     at: str | None = None  # the name it stands at, which may be a parent's
 
 
@@ -95,10 +96,10 @@ class DomainFacts:
 async def look_up(resolver: Resolver, name: str) -> DomainFacts:
     """Ask all there is to ask of a domain at once."""
     exchanges, spf, dmarc, has_mta_sts, validates = await asyncio.gather(
-        _or_trouble(exchanges_of(resolver, name)),
-        _or_trouble(_spf(resolver, name)),
-        _or_trouble(_dmarc(resolver, name)),
-        _or_trouble(_mta_sts(resolver, name)),
+        _or_trouble(exchanges_of, resolver, name),
+        _or_trouble(_spf, resolver, name),
+        _or_trouble(_dmarc, resolver, name),
+        _or_trouble(_mta_sts, resolver, name),
         resolver.validates(),
     )
     trouble: ResolverUnavailable | None = None
@@ -114,9 +115,11 @@ async def look_up(resolver: Resolver, name: str) -> DomainFacts:
     )
 
 
-async def _or_trouble(question: Awaitable[T]) -> T | ResolverUnavailable:
+async def _or_trouble(
+    ask: Callable[[Resolver, str], Awaitable[T]], resolver: Resolver, name: str
+) -> T | ResolverUnavailable:
     try:
-        return await question
+        return await ask(resolver, name)
     except ResolverUnavailable as error:
         return error
 
@@ -133,29 +136,55 @@ async def _spf(resolver: Resolver, name: str) -> Spf:
     terms = records[0].split()[1:]
     every = [term for term in terms if _SPF_ALL.fullmatch(term) is not None]
     is_valid = len(records) == 1 and all(_SPF_TERM.fullmatch(term) is not None for term in terms)
-    return Spf(True, every[-1].lower() if every else None, is_valid)
+    # RFC 7208 §5.1: what stands behind the first is never looked at.
+    return Spf(True, every[0].lower() if every else None, is_valid)
 
 
 async def _dmarc(resolver: Resolver, name: str) -> Dmarc:
     """The policy that holds for a domain, found by walking up the tree (RFC 9989 §4.10)."""
     labels = name.split(".")
-    starts = [0, *range(max(1, len(labels) - _MAX_WALK + 1), len(labels))]
-    for start in starts:
-        at = f"_dmarc.{'.'.join(labels[start:])}"
-        texts = (await resolver.txt(at)).records
-        records = [text for text in texts if _DMARC_VERSION.match(text) is not None]
-        if len(records) == 1:
-            tags = {key.lower(): value.lower() for key, value in _DMARC_TAG.findall(records[0])}
-            policy = tags.get("p")
-            if start:
-                policy = tags.get("sp", policy)
-            return Dmarc(True, policy, at)
-    return Dmarc(is_present=False)
+    own = await _dmarc_tags(resolver, name)
+    if own is not None:
+        return _dmarc_of(own, "p", name)
+    found: tuple[int, dict[str, str]] | None = None  # where the organization's record stands
+    for start in range(max(1, len(labels) - _MAX_WALK + 1), len(labels)):
+        try:
+            tags = await _dmarc_tags(resolver, ".".join(labels[start:]))
+        except ResolverUnavailable:
+            if found is None:
+                raise
+            break  # it has a record, and nothing is known that goes before it
+        if tags is None:
+            continue
+        # A registry's record is for those below it that have none.
+        if tags.get("psd") != "y" or found is None or found[0] != start - 1:
+            found = start, tags
+        if tags.get("psd") in ("y", "n"):
+            break
+    if found is None:
+        return Dmarc(is_present=False)
+    start, tags = found
+    return _dmarc_of(tags, "sp" if "sp" in tags else "p", ".".join(labels[start:]))
+
+
+async def _dmarc_tags(resolver: Resolver, name: str) -> dict[str, str] | None:
+    """What the one record of a name says; None: it has none, or several, which is none."""
+    texts = (await resolver.txt(f"_dmarc.{name}")).records
+    records = [text for text in texts if _DMARC_VERSION.match(text) is not None]
+    if len(records) != 1:
+        return None
+    return {key.lower(): value.lower() for key, value in _DMARC_TAG.findall(records[0])}
+
+
+def _dmarc_of(tags: Mapping[str, str], tag: str, name: str) -> Dmarc:
+    policy = tags.get(tag)
+    return Dmarc(True, policy if policy in _DMARC_POLICIES else None, f"_dmarc.{name}")
 
 
 async def _mta_sts(resolver: Resolver, name: str) -> bool:
     texts = (await resolver.txt(f"_mta-sts.{name}")).records
-    return any(text.startswith("v=STSv1;") for text in texts)
+    # RFC 8461 §3.1: several are none.
+    return sum(text.startswith("v=STSv1;") for text in texts) == 1
 
 
 def findings_of(
@@ -188,10 +217,13 @@ def _where_to(
 ) -> Finding:
     found = exchanges.exchanges
     with_addresses = [exchange for exchange in found if exchange.addresses]
+    is_within_reach = any(
+        is_reachable(ip) for exchange in with_addresses for ip in exchange.addresses
+    )
+    trouble = next((exchange.trouble for exchange in found if exchange.trouble), None)
+    if trouble is not None and not is_within_reach:
+        return Finding(_TROUBLES[trouble.trouble], str(trouble))
     if not with_addresses:
-        trouble = next((exchange.trouble for exchange in found if exchange.trouble), None)
-        if trouble is not None:
-            return Finding(_TROUBLES[trouble.trouble], str(trouble))
         if any(exchange.is_ip for exchange in found):
             hosts = ", ".join(exchange.host for exchange in found)
             return Finding("dns.mx_is_ip", f"{name} has MX {hosts}")
@@ -199,7 +231,7 @@ def _where_to(
             return Finding("dns.no_address", f"{name} has no MX, no A and no AAAA record")
         hosts = ", ".join(exchange.host for exchange in found)
         return Finding("dns.no_address", f"{name} has MX {hosts}, without an address")
-    if not any(is_reachable(ip) for exchange in with_addresses for ip in exchange.addresses):
+    if not is_within_reach:
         ips = [f"{ip} ({describe(ip)})" for exchange in found for ip in exchange.addresses]
         return Finding("dns.mx_nonglobal", f"mail for {name} goes to {', '.join(ips)}")
     places = "; ".join(_place(exchange) for exchange in with_addresses)

@@ -53,8 +53,7 @@ class Blocklists:
     def __init__(self, resolver: Resolver, zones: Sequence[str]) -> None:
         self._resolver = resolver
         self._zones = tuple(zones)
-        self._tests: dict[tuple[str, int], asyncio.Task[str | None]] = {}
-        self._tested_at: dict[tuple[str, int], float] = {}
+        self._passed_at: dict[tuple[str, int], float] = {}
 
     async def ask(self, ip: IPAddress) -> list[Listing]:
         """What each zone says of an address, in the operator's order."""
@@ -70,12 +69,8 @@ class Blocklists:
     async def _fault_of(self, zone: str, version: int) -> str | None:
         """What is wrong with a zone; None: it passes its test points."""
         key = (zone, version)
-        if time.monotonic() - self._tested_at.get(key, -_TESTED_S) >= _TESTED_S:
-            self._tested_at[key] = time.monotonic()
-            self._tests[key] = asyncio.get_running_loop().create_task(self._test(zone, version))
-        return await asyncio.shield(self._tests[key])
-
-    async def _test(self, zone: str, version: int) -> str | None:
+        if time.monotonic() - self._passed_at.get(key, -_TESTED_S) < _TESTED_S:
+            return None
         must, must_not = _TEST_POINTS[version]
         for point, wanted in ((must, Listed.YES), (must_not, Listed.NO)):
             listed, _, text = await self._look_up(zone, point)
@@ -84,22 +79,27 @@ class Blocklists:
             if listed is not wanted:
                 word = "does not list" if wanted is Listed.YES else "lists"
                 return f"it {word} the test point {point} (RFC 5782 §5): not a list in service"
+        self._passed_at[key] = time.monotonic()
         return None
 
     async def _look_up(self, zone: str, ip: IPAddress) -> tuple[Listed, str | None, str]:
         name = query_name(ip, zone)
         try:
             answer = await self._resolver.ipv4(name)
-            if not answer.records:
-                return Listed.NO, None, ""
-            codes = sorted(IPv4Address(record.packed) for record in answer.records)
-            code = str(codes[0])
-            if any(each in _ERRORS or each not in _LISTINGS for each in codes):
-                return Listed.ERROR, code, f"it answers {code}, which is an error, not a listing"
-            text = " ".join((await self._resolver.txt(name)).records)
         except ResolverUnavailable as error:
             return Listed.ERROR, None, str(error)
-        return Listed.YES, code, text
+        codes = sorted(IPv4Address(record.packed) for record in answer.records)
+        if not codes:
+            return Listed.NO, None, ""
+        for code in codes:
+            if code in _ERRORS or code not in _LISTINGS:
+                word = f"it answers {code}, which is an error, not a listing"
+                return Listed.ERROR, str(code), word
+        try:
+            text = " ".join((await self._resolver.txt(name)).records)
+        except ResolverUnavailable:
+            text = ""  # listed it is, for whatever reason
+        return Listed.YES, str(codes[0]), text
 
 
 def query_name(ip: IPAddress, zone: str) -> str:

@@ -7,18 +7,22 @@ read again when it changes.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dns.asyncresolver
 import dns.exception
 import dns.flags
+import dns.inet
 import dns.message
 import dns.name
+import dns.nameserver
 import dns.rcode
 import dns.reversename
 
@@ -30,7 +34,7 @@ from waypost.dns.resolver import (
     Trouble,
     split_server,
 )
-from waypost.mail.address import IPAddress
+from waypost.mail.address import IPAddress, as_value
 
 T = TypeVar("T")
 
@@ -56,17 +60,36 @@ _UDP_BYTES = 1232
 _Question = tuple[str, str]
 
 
+class _Kept:
+    """A question that was asked, and its answer or trouble as soon as there is one."""
+
+    def __init__(self, task: asyncio.Task[Answer[Any] | Trouble]) -> None:
+        self.task = task
+        self.good_until = math.inf  # nobody asks again while it is under way
+        task.add_done_callback(self._settle)
+
+    def _settle(self, task: asyncio.Task[Answer[Any] | Trouble]) -> None:
+        # Nobody may wait any more; asyncio would complain of an exception nobody has seen.
+        if task.cancelled() or task.exception() is not None:
+            self.good_until = 0.0
+            return
+        found = task.result()
+        if isinstance(found, Trouble):
+            self.good_until = time.monotonic() + TROUBLE_TTL_S
+        else:
+            self.good_until = found.expires_at
+
+
 class CachingResolver:
     """A `dns.resolver.Resolver` for one event loop."""
 
     def __init__(self, servers: Sequence[str] = (SYSTEM,)) -> None:
         """`servers`: "system", or addresses as 192.0.2.1, 192.0.2.1:5353, [2001:db8::1]:5353."""
         self._servers = tuple(servers)
-        self._answers: OrderedDict[_Question, asyncio.Task[Answer[Any]]] = OrderedDict()
-        self._good_until: dict[_Question, float] = {}
+        self._answers: OrderedDict[_Question, _Kept] = OrderedDict()
         self._asking = asyncio.Semaphore(MAX_ASKING)
         self._configured: dns.asyncresolver.Resolver | None = None
-        self._looked_at = 0.0
+        self._looked_at = -math.inf
         self._system_seen: tuple[int, int] | None = None  # None: there is no resolv.conf
         self.asked = 0  # questions that went out
 
@@ -88,66 +111,56 @@ class CachingResolver:
 
     async def ptr(self, ip: IPAddress) -> Answer[str]:
         """See Resolver."""
-        return await self._ask(dns.reversename.from_address(str(ip)).to_text(), "PTR", _target)
+        name = dns.reversename.from_address(str(ip))
+        return await self._ask(name.to_text(omit_final_dot=True), "PTR", _target)
 
     async def validates(self) -> bool:
         """See Resolver: the root is signed, so a validating resolver says so of it."""
         try:
-            answer = await self._ask(".", "SOA", str)
+            answer = await self._ask("", "SOA", str)
         except ResolverUnavailable:
             return False
         return answer.is_secure
 
     async def _ask(self, name: str, kind: str, read: Callable[[Any], T]) -> Answer[T]:
-        question = (name.lower().rstrip("."), kind)
-        task = self._answers.get(question)
-        if task is None or (task.done() and self._good_until[question] <= time.monotonic()):
-            task = asyncio.get_running_loop().create_task(self._query(question, read))
-            task.add_done_callback(_look_at_trouble)
-            self._answers[question] = task
-            while len(self._answers) > MAX_ANSWERS:
-                self._good_until.pop(self._answers.popitem(last=False)[0], None)
+        question = (name.lower(), kind)
+        kept = self._answers.get(question)
+        if kept is None or kept.good_until <= time.monotonic():
+            look_up = self._look_up(question, read)
+            kept = _Kept(asyncio.get_running_loop().create_task(look_up))
+            self._answers[question] = kept
+            if len(self._answers) > MAX_ANSWERS:
+                self._answers.popitem(last=False)
         self._answers.move_to_end(question)
         # Others may wait for the same answer: whoever gives up leaves it to them.
-        return await asyncio.shield(task)
+        found = await asyncio.shield(kept.task)
+        if isinstance(found, Trouble):
+            # To each their own: an exception collects traces and causes where it is raised.
+            raise ResolverUnavailable(f"{name or '.'} {kind}", found)
+        return found
 
-    async def _query(self, question: _Question, read: Callable[[Any], T]) -> Answer[T]:
-        try:
-            async with self._asking:
-                answer = await self._look_up(question, read)
-        except ResolverUnavailable:
-            self._good_until[question] = time.monotonic() + TROUBLE_TTL_S
-            raise
-        except BaseException:
-            self._good_until[question] = 0.0  # nobody believes it
-            raise
-        self._good_until[question] = answer.expires_at
-        return answer
-
-    async def _look_up(self, question: _Question, read: Callable[[Any], T]) -> Answer[T]:
+    async def _look_up(self, question: _Question, read: Callable[[Any], T]) -> Answer[T] | Trouble:
         name, kind = question
-        asked = f"{name or '.'} {kind}"
         try:
-            qname = dns.name.from_text(f"{name}.")
+            qname = dns.name.from_text(name)
         except dns.exception.DNSException:  # too long, or an empty label: no such name can be
             return _nothing(name)
         resolver = self._resolver()
         if resolver is None:
-            raise ResolverUnavailable(asked, Trouble.NO_SERVERS)
-        self.asked += 1
+            return Trouble.NO_SERVERS
         try:
-            found = await resolver.resolve(qname, kind, raise_on_no_answer=False, search=False)
+            found = await self._resolve(resolver, qname, kind)
         except dns.resolver.NXDOMAIN as error:
-            return _no_such_name(name, error.kwargs["responses"][qname])
+            return _no_such_name(error.kwargs["responses"][qname])
         except dns.resolver.LifetimeTimeout:
-            raise ResolverUnavailable(asked, Trouble.TIMEOUT) from None
+            return Trouble.TIMEOUT
         except dns.resolver.NoNameservers as error:
             trouble = _trouble_of(error)
             if trouble is Trouble.SERVFAIL and await self._is_bogus(question, qname):
-                trouble = Trouble.BOGUS
-            raise ResolverUnavailable(asked, trouble) from None
+                return Trouble.BOGUS
+            return trouble
         except dns.exception.DNSException:  # loops of CNAMEs and the like
-            raise ResolverUnavailable(asked, Trouble.SERVFAIL) from None
+            return Trouble.SERVFAIL
         records = () if found.rrset is None else tuple(read(rdata) for rdata in found.rrset)
         return Answer(
             records,
@@ -157,6 +170,15 @@ class CachingResolver:
             _expiry(found.chaining_result.minimum_ttl),
         )
 
+    async def _resolve(
+        self, resolver: dns.asyncresolver.Resolver, qname: dns.name.Name, kind: str
+    ) -> dns.resolver.Answer:
+        # Held for this question alone: who waits for another one here would wait for ever, once
+        # all places are taken by those who do.
+        async with self._asking:
+            self.asked += 1
+            return await resolver.resolve(qname, kind, raise_on_no_answer=False, search=False)
+
     async def _is_bogus(self, question: _Question, qname: dns.name.Name) -> bool:
         """Whether the server would answer, did it not check signatures (RFC 4035 §3.2.2)."""
         if question == ("", "SOA") or not await self.validates():
@@ -165,7 +187,7 @@ class CachingResolver:
         if unchecked is None:
             return False
         try:
-            await unchecked.resolve(qname, question[1], raise_on_no_answer=False, search=False)
+            await self._resolve(unchecked, qname, question[1])
         except dns.resolver.NXDOMAIN:
             return True
         except dns.exception.DNSException:
@@ -190,11 +212,8 @@ class CachingResolver:
         for server in self._servers:
             if server != SYSTEM:
                 servers.append(dns.nameserver.Do53Nameserver(*split_server(server)))
-            elif self._system_seen is not None:
-                try:
-                    servers += dns.asyncresolver.Resolver(_RESOLV_CONF).nameservers
-                except dns.resolver.NoResolverConfiguration:
-                    continue
+            else:
+                servers += map(dns.nameserver.Do53Nameserver, _system_servers())
         if not servers:
             return None
         resolver = dns.asyncresolver.Resolver(configure=False)
@@ -206,18 +225,23 @@ class CachingResolver:
         return resolver
 
 
-def _look_at_trouble(task: asyncio.Task[Any]) -> None:
-    """Nobody may wait any more; asyncio would complain of an exception nobody has seen."""
-    if not task.cancelled():
-        task.exception()
-
-
 def _system_state() -> tuple[int, int] | None:
     try:
         status = os.stat(_RESOLV_CONF)
     except OSError:
         return None
     return status.st_mtime_ns, status.st_ino
+
+
+def _system_servers() -> list[str]:
+    """Those of resolv.conf. Lines it should not have are passed over, as the C library does."""
+    try:
+        text = Path(_RESOLV_CONF).read_text("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.split() for line in text.splitlines()]
+    named = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+    return [name for name in named if dns.inet.is_address(name)]
 
 
 def _trouble_of(error: dns.resolver.NoNameservers) -> Trouble:
@@ -231,12 +255,12 @@ def _trouble_of(error: dns.resolver.NoNameservers) -> Trouble:
     return Trouble.REFUSED if codes == {dns.rcode.REFUSED} else Trouble.SERVFAIL
 
 
-def _no_such_name(name: str, response: Any) -> Answer[Any]:
+def _no_such_name(response: Any) -> Answer[Any]:
     chain = response.resolve_chaining()
     return Answer(
         (),
         False,
-        _plain(chain.canonical_name) if chain.cnames else name,
+        _plain(chain.canonical_name),
         bool(response.flags & dns.flags.AD),
         _expiry(chain.minimum_ttl),
     )
@@ -260,7 +284,7 @@ def _mail_exchange(rdata: Any) -> MailExchange:
 
 
 def _address(rdata: Any) -> IPAddress:
-    return ip_address(rdata.address)
+    return as_value(ip_address(rdata.address))
 
 
 def _text(rdata: Any) -> str:

@@ -77,7 +77,7 @@ class Resolver(Protocol):
         ...
 
     async def ipv6(self, name: str) -> Answer[IPAddress]:
-        """AAAA records."""
+        """AAAA records; one of an IPv4 address (::ffff:0:0/96) is that address."""
         ...
 
     async def txt(self, name: str) -> Answer[str]:

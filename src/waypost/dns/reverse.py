@@ -34,21 +34,22 @@ class ReverseNames:
 async def reverse_names(resolver: Resolver, ip: IPAddress) -> ReverseNames:
     """Look up an address and the names it has."""
     try:
-        names = tuple((await resolver.ptr(ip)).records)[:MAX_NAMES]
+        answer = await resolver.ptr(ip)
     except ResolverUnavailable:
         return ReverseNames((), (), Confirmation.UNKNOWN)
+    names = tuple(name for name in answer.records if name)[:MAX_NAMES]  # the root is no name
     if not names:
         return ReverseNames((), (), Confirmation.NONE)
     forward = resolver.ipv4 if ip.version == 4 else resolver.ipv6
     answers = await asyncio.gather(*(forward(name) for name in names), return_exceptions=True)
     confirmed = []
     in_trouble = False
-    for name, answer in zip(names, answers, strict=True):
-        if isinstance(answer, ResolverUnavailable):
+    for name, found in zip(names, answers, strict=True):
+        if isinstance(found, ResolverUnavailable):
             in_trouble = True
-        elif isinstance(answer, BaseException):
-            raise answer
-        elif ip in answer.records:
+        elif isinstance(found, BaseException):
+            raise found
+        elif ip in found.records:
             confirmed.append(name)
     if confirmed:
         return ReverseNames(names, tuple(confirmed), Confirmation.PASS)

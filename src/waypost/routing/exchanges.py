@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import islice
 
-from waypost.dns.resolver import Answer, Resolver, ResolverUnavailable
+from waypost.dns.resolver import Answer, MailExchange, Resolver, ResolverUnavailable
 from waypost.mail.address import IPAddress
 
 # Exchanges beyond these are not looked at: no honest domain has so many, and each costs questions.
 MAX_EXCHANGES = 20
+# Nor at more addresses of one host and family: whoever asks about each would ask for ever.
+MAX_ADDRESSES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,17 @@ async def exchanges_of(resolver: Resolver, name: str) -> Exchanges:
         return Exchanges(
             name, True, (itself,), is_implicit=True, is_secure=answer.is_secure, ttl_s=answer.ttl_s
         )
-    hosts = sorted(record for record in answer.records if record.host)
+    hosts: dict[str, MailExchange] = {}
+    for record in sorted(answer.records):
+        if record.host:
+            hosts.setdefault(record.host, record)  # a host named twice is tried once
     if not hosts:
         return Exchanges(name, True, is_null=True, is_secure=answer.is_secure, ttl_s=answer.ttl_s)
     found = await asyncio.gather(
-        *(_exchange(resolver, record.preference, record.host) for record in hosts[:MAX_EXCHANGES])
+        *(
+            _exchange(resolver, record.preference, record.host)
+            for record in islice(hosts.values(), MAX_EXCHANGES)
+        )
     )
     return Exchanges(name, True, tuple(found), is_secure=answer.is_secure, ttl_s=answer.ttl_s)
 
@@ -64,7 +73,7 @@ async def _exchange(resolver: Resolver, preference: int, host: str) -> Exchange:
     if _is_ip(host):
         return Exchange(preference, host, (), is_ip=True)
     answers = await asyncio.gather(resolver.ipv6(host), resolver.ipv4(host), return_exceptions=True)
-    addresses: list[IPAddress] = []
+    addresses: dict[IPAddress, None] = {}  # each once, in order
     trouble: ResolverUnavailable | None = None
     is_alias = False
     for answer in answers:
@@ -73,7 +82,7 @@ async def _exchange(resolver: Resolver, preference: int, host: str) -> Exchange:
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            addresses += answer.records
+            addresses |= dict.fromkeys(answer.records[:MAX_ADDRESSES])
             is_alias = is_alias or _is_alias(answer, host)
     # With an address of one family, trouble with the other is no trouble.
     return Exchange(preference, host, tuple(addresses), None if addresses else trouble, is_alias)
