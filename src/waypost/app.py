@@ -127,40 +127,42 @@ def open_checker(
     Raises OSError when what was found before cannot be opened.
     """
     resolver = make_resolver(settings)
-    blocklists = Blocklists(resolver, settings.dnsbl_zones)
-    reachable = Networks((*settings.trusted, *settings.check.networks))
-    if depth is not Depth.SMTP:
-        yield Checker(resolver=resolver, blocklists=blocklists, reachable=reachable, inquiry=None)
-        return
-    standings = make_standings(settings)
-    gate = Gate(
-        trusted=Networks(settings.trusted),
-        own=make_own_addresses(settings),
-        listening=frozenset,
-        probed=Networks(settings.check.networks),
-    )
-    prober = Prober(
-        gate,
-        helo=standings.helo_for,
-        sender=settings.check.sender,
-        port=settings.routing.delivery_port,
-    )
-    with contextlib.closing(Memory(settings.data_dir / "check.db")) as memory:
-        inquiry = Inquiry(
-            *(prober, memory, standings, settings.check),
-            timeout_s=timeout_s,
-            waits=waits,
-            is_fresh=is_fresh,
-            on_wait=on_wait,
-        )
+    probed = Networks(settings.check.networks)
+    with contextlib.ExitStack() as stack:
+        inquiry: Inquiry | None = None
+        if depth is Depth.SMTP:
+            standings = make_standings(settings, resolver)
+            gate = Gate(
+                trusted=Networks(settings.trusted),
+                own=make_own_addresses(settings),
+                listening=frozenset,
+                probed=probed,
+            )
+            prober = Prober(
+                gate,
+                helo=standings.helo_for,
+                sender=settings.check.sender,
+                port=settings.routing.delivery_port,
+            )
+            memory = stack.enter_context(contextlib.closing(Memory(settings.data_dir / "check.db")))
+            inquiry = Inquiry(
+                *(prober, memory, standings, settings.check),
+                timeout_s=timeout_s,
+                waits=waits,
+                is_fresh=is_fresh,
+                on_wait=on_wait,
+            )
         yield Checker(
-            resolver=resolver, blocklists=blocklists, reachable=reachable, inquiry=inquiry
+            resolver=resolver,
+            blocklists=Blocklists(resolver, settings.dnsbl_zones),
+            reachable=Networks((*settings.trusted, *settings.check.networks)),
+            probed=probed,
+            inquiry=inquiry,
         )
 
 
-def make_standings(settings: Settings) -> Standings:
+def make_standings(settings: Settings, resolver: Resolver) -> Standings:
     """Our own addresses as others see them."""
-    resolver = make_resolver(settings)
     return Standings(
         resolver=resolver,
         blocklists=Blocklists(resolver, settings.dnsbl_zones),

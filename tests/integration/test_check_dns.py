@@ -448,6 +448,7 @@ def test_many_rows_of_few_domains_ask_few_questions(nsd: Nsd) -> None:
             resolver=resolver,
             blocklists=Blocklists(resolver, ["bl.test"]),
             reachable=Networks([]),
+            probed=Networks([]),
             inquiry=None,
         )
         rows = [

@@ -29,7 +29,7 @@ _WAITS_S = 1.0
 # Rows that are looked at side by side, where others are asked.
 _AT_ONCE = 500
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_ENCODER = json.JSONEncoder()
 _LIKELY_COLUMN = re.compile(r"e-?mail|address|recipient", re.IGNORECASE)
 
 
@@ -92,9 +92,8 @@ class CsvRows:
 
 def json_line(assessment: Assessment, row: str | None = None) -> str:
     """An assessment as a line of NDJSON."""
-    text = _ENCODER.encode(assessment.as_json(row))
-    # Octets that were no UTF-8 came in as lone surrogates, and leave as JSON's escapes.
-    return text.encode(errors="backslashreplace").decode() + "\n"
+    # In ASCII: what strangers wrote can neither steer a terminal nor be no UTF-8.
+    return _ENCODER.encode(assessment.as_json(row)) + "\n"
 
 
 async def in_order(

@@ -27,6 +27,8 @@ from waypost.net.special import special_block
 SANDBOX = "sandbox.waypost.invalid"
 _SANDBOX_CODES = {code.replace(".", "-").replace("_", "-"): code for code in REASONS}
 
+# RFC 6761 §6.4 and RFC 7686 §2: not to be looked up.
+_NOT_IN_DNS = frozenset({"invalid", "onion"})
 # A domain nobody answers for was perhaps mistyped.
 _PERHAPS_MISTYPED = frozenset({"dns.nxdomain", "dns.null_mx", "dns.no_address"})
 
@@ -64,12 +66,15 @@ class Checker:
         resolver: Resolver,
         blocklists: Blocklists,
         reachable: Networks,
+        probed: Networks,
         inquiry: Inquiry | None,
     ) -> None:
-        """`reachable` are networks that are not global and mail can go to all the same.
+        """`reachable` are networks that are not global and mail can go to all the same; `probed`
+        those of them the operator listed for checks.
 
         `inquiry` None: no host is asked, so the depth is "dns".
         """
+        self._probed = probed
         self._resolver = resolver
         self._blocklists = blocklists
         self._reachable = reachable
@@ -111,6 +116,9 @@ class Checker:
             found.places = [(str(domain), domain.ip)]
             await self._ask_about_hosts([domain.ip], found)
             found.findings.append(Finding("dns.literal", f"mail goes straight to {domain.ip}"))
+        elif isinstance(domain, Domain) and domain.ascii.rpartition(".")[2] in _NOT_IN_DNS:
+            text = f"{domain} is in no DNS, and must not be asked for there"
+            found.findings.append(Finding("dns.nxdomain", text))
         elif isinstance(domain, Domain):
             facts = found.domain = await domains.look_up(self._resolver, domain.ascii)
             said = domains.findings_of(domain.ascii, facts, self._is_reachable)
@@ -136,7 +144,10 @@ class Checker:
             found.findings += domains.host_findings(ip, found.names[ip], listed)
 
     def _is_reachable(self, ip: IPAddress) -> bool:
-        return special_block(ip) is None or ip in self._reachable
+        """Whether mail for a name could go there: a name that leads to loopback leads nowhere."""
+        if special_block(ip) is None or ip in self._probed:
+            return True
+        return ip in self._reachable and not ip.is_loopback
 
 
 def _goes_on(found: _Found) -> bool:

@@ -9,7 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from waypost import __version__
-from waypost.cli import check, configuration, mailbox, queue, route, send, sendmail, serve, trace
+from waypost.cli import (
+    check,
+    configuration,
+    dns,
+    mailbox,
+    queue,
+    route,
+    send,
+    sendmail,
+    serve,
+    trace,
+)
 from waypost.cli.output import EXIT_LATER, EXIT_NO, EXIT_USAGE, complain, reason_of
 from waypost.errors import ConfigError, HubUnreachable, TemporaryError, WaypostError
 
@@ -43,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         " /var/lib/waypost as root, else $XDG_DATA_HOME/waypost)",
     )
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
-    for module in (serve, send, sendmail, route, check, queue, mailbox, trace, configuration):
+    for module in (serve, send, sendmail, route, check, queue, mailbox, trace, dns, configuration):
         module.add_commands(verbs, common)
     return parser
 

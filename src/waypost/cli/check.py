@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from waypost.app import make_own_addresses, make_standings, open_checker
+from waypost.app import make_own_addresses, make_resolver, make_standings, open_checker
 from waypost.check import bulk
 from waypost.check.assessment import Assessment, Depth
 from waypost.check.checker import Checker, assess
@@ -187,7 +187,7 @@ def _show(assessment: Assessment) -> None:
 
 
 async def _look_at_self(settings: Settings, *, as_json: bool) -> int:
-    standings = make_standings(settings)
+    standings = make_standings(settings, make_resolver(settings))
     addresses = standings.seen_among(make_own_addresses(settings).current)
     if not addresses:
         complain(

@@ -44,7 +44,8 @@ def reason_of(error: OSError) -> str:
 
 def say_json(value: Any) -> None:
     """One JSON document on one line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    # In ASCII: what strangers wrote must not steer a terminal.
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
 def printable(text: str) -> str:

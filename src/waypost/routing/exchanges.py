@@ -26,7 +26,7 @@ class Exchange:
     preference: int
     host: str
     addresses: tuple[IPAddress, ...]  # IPv6 first, as the kernel would (RFC 6724)
-    trouble: ResolverUnavailable | None = None  # its addresses could not be asked for now
+    trouble: ResolverUnavailable | None = None  # those of a family could not be asked for now
     is_alias: bool = False  # a CNAME, which RFC 2181 §10.3 forbids
     is_ip: bool = False  # the record holds an address where a name belongs
 
@@ -84,8 +84,7 @@ async def _exchange(resolver: Resolver, preference: int, host: str) -> Exchange:
         else:
             addresses |= dict.fromkeys(answer.records[:MAX_ADDRESSES])
             is_alias = is_alias or _is_alias(answer, host)
-    # With an address of one family, trouble with the other is no trouble.
-    return Exchange(preference, host, tuple(addresses), None if addresses else trouble, is_alias)
+    return Exchange(preference, host, tuple(addresses), trouble, is_alias)
 
 
 def _is_alias(answer: Answer[IPAddress], host: str) -> bool:
