@@ -314,6 +314,7 @@ def _compose(
         frozenset() if hostname is None else {Domain(hostname)}
     )
     mailboxes = values["mailboxes"]
+    extra_own = tuple(ip_address(own) for own in addresses["own"] if own != "auto")
     lists = tuple(
         ListSettings(
             entry["name"],
@@ -328,7 +329,7 @@ def _compose(
         data_dir=data.absolute(),
         hostname=hostname,
         follow_interfaces="auto" in addresses["own"],
-        extra_own=tuple(ip_address(own) for own in addresses["own"] if own != "auto"),
+        extra_own=extra_own,
         trusted=networks["trusted"],
         routing=RoutingSettings(
             hostname=hostname,
@@ -338,7 +339,9 @@ def _compose(
             delivery_port=values["delivery"]["port"],
             rules=rules,
             lists=lists,
-            groups=GroupSettings(addresses["groups"], addresses["names"], addresses["moved"]),
+            groups=GroupSettings(
+                addresses["groups"], addresses["names"], addresses["moved"], extra_own
+            ),
         ),
         mailboxes=MailboxSettings(
             auto_create=mailboxes["auto_create"],

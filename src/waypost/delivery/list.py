@@ -1,7 +1,8 @@
 """The transport of ``list`` targets: one message in, one for all members out (RFC 5321 §3.9.2).
 
 What comes out has the list's own reverse-path, so that bounces reach its owner and no poster. It
-never takes the same list twice, and bounces are handed to the owner rather than to everybody.
+never takes the same list twice, and bounces are handed to the owner rather than to everybody. A
+List-Id says that members had a message, a Delivered-To (RFC 9228) that the owner had.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from waypost.mail.envelope import (
     QueueId,
     Recipient,
 )
-from waypost.mail.message import Content, QueuedMessage, header_fields
+from waypost.mail.message import Content, QueuedMessage, decoded_fields, header_fields
 from waypost.mail.reply import Reply
-from waypost.routing.table import LIST, ListSettings, Route, RoutingTable
+from waypost.routing.table import LIST, ContentFacts, ListSettings, Route, RoutingTable
 from waypost.routing.targets import BOUNCES, LISTED, OWNER, Target
 
 _HEAD_BYTES = 65_536
 
+_NOBODY = Reply(250, "The list has no members", (0, 0))
 _LOOP = Reply(554, "This list has had the message already", (4, 6))
 
 
@@ -65,19 +67,28 @@ class ListTransport:
             return [Outcome.of(reply, success=OutcomeKind.DELIVERED)] * len(job.recipients)
         message = job.message
         domain = self._domain(table, settings, job)
+        # One name for the list, under whatever name of this hub it was written to (RFC 2919 §2).
+        home = Domain(settings.scope) if settings.scope else table.own_domain(message.arrival)
+        head = await asyncio.to_thread(_head, message)
         is_bounce = message.envelope.reverse_path is None
         if role == OWNER or is_bounce:
             owner = settings.owner or Address("postmaster", table.own_domain(message.arrival))
-            spawned = await self._copy(message, (owner,), message.envelope.reverse_path, b"")
+            mark = str(Address(f"{name}-{OWNER}", home))
+            if mark in _values(head, "delivered-to"):
+                return [Outcome(OutcomeKind.FAILED, _LOOP)] * len(job.recipients)
+            fields = f"Delivered-To: {mark}\r\n"
+            members, reverse_path = (owner,), message.envelope.reverse_path
             said = "for the owner"
         else:
-            list_id = f"<{name}.{_in_id(domain)}>"
-            if list_id.encode() in await asyncio.to_thread(_list_ids, message):
+            list_id = f"<{name}.{_in_id(home)}>"
+            if any(list_id in value for value in _values(head, "list-id")):
                 return [Outcome(OutcomeKind.FAILED, _LOOP)] * len(job.recipients)
             fields = f"List-Id: {list_id}\r\nList-Post: <mailto:{Address(name, domain)}>\r\n"
-            bounces = Address(f"{name}{BOUNCES}", domain)
-            spawned = await self._copy(message, settings.members, bounces, fields.encode())
-            said = f"for {len(settings.members)} members"
+            members, reverse_path = settings.members, Address(f"{name}{BOUNCES}", domain)
+            said = f"for {len(members)} members"
+        if not members:
+            return [Outcome(OutcomeKind.DELIVERED, _NOBODY)] * len(job.recipients)
+        spawned = await self._copy(message, members, reverse_path, fields.encode(), head)
         job.spawned.append(spawned)
         reply = Reply(250, f"queued as {spawned.queue_id} {said}", (0, 0))
         return [Outcome(OutcomeKind.DELIVERED, reply)] * len(job.recipients)
@@ -96,12 +107,14 @@ class ListTransport:
         members: tuple[Address, ...],
         reverse_path: Address | None,
         fields: bytes,
+        head: bytes,
     ) -> QueuedMessage:
         queue_id = self._next_id()
+        head = fields + head
         queued: list[QueuedRecipient] = []
         for member in dict.fromkeys(members):
             # RFC 3461 §5.2.7.3: what the poster asked of reports ends at the list.
-            recipient, routes = self._routes(member, message.arrival, reverse_path)
+            recipient, routes = self._routes(member, message, reverse_path, head)
             queued += [
                 QueuedRecipient(len(queued) + at, recipient, str(route.target), route.rule)
                 for at, route in enumerate(routes)
@@ -123,11 +136,15 @@ class ListTransport:
         )
 
     def _routes(
-        self, member: Address, arrival: Arrival, reverse_path: Address | None
+        self, member: Address, message: QueuedMessage, reverse_path: Address | None, head: bytes
     ) -> tuple[Recipient, list[Route]]:
         """As for mail of a trusted client: the operator named the member."""
-        here = Arrival("local", None, arrival.local_ip, "", LIST, trusted=True)
-        routing = self._table().route(member, here, reverse_path)
+        here = Arrival("local", None, message.arrival.local_ip, "", LIST, trusted=True)
+        table = self._table()
+        routing = table.route(member, here, reverse_path)
+        if routing.needs_content:
+            facts = ContentFacts(message.content.size, decoded_fields(head))
+            routing = table.route(member, here, reverse_path, content=facts)
         routes = [
             route._replace(target=Target("direct", LISTED))
             if route.target.kind == "direct"
@@ -146,8 +163,14 @@ def _in_id(domain: DomainPart) -> str:
     return re.sub(r"[^A-Za-z0-9.\-]", "-", str(domain).strip("[]"))
 
 
-def _list_ids(message: QueuedMessage) -> bytes:
-    """The List-Id fields of a message."""
+def _head(message: QueuedMessage) -> bytes:
+    """The first octets of a message; blocks."""
     with message.content.open() as source:
-        head = message.prepend + source.read(_HEAD_BYTES)
-    return b"\n".join(value for name, value in header_fields(head) if name == "list-id")
+        return message.prepend + source.read(_HEAD_BYTES)
+
+
+def _values(head: bytes, name: str) -> list[str]:
+    """The values of the header fields of that name."""
+    return [
+        value.decode("utf-8", "replace") for field, value in header_fields(head) if field == name
+    ]

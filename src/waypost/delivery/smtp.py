@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 import socket
@@ -13,7 +14,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from waypost.delivery.connection import NotCanonical, SmtpConnection
-from waypost.delivery.transport import DeliveryJob, failed
+from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
 from waypost.mail.address import Domain, IPAddress
@@ -33,6 +34,7 @@ IDLE_S = 5.0
 WATCH_S = 1.0
 MAX_WINDOW = 20
 
+_LOST = deferred("The connection was lost", (4, 2))
 _MAY_NOT_LEAVE = failed("The message has bare CR or LF and cannot be sent on", (6, 0))
 
 # An address that has not answered after this long gets company by the next one (RFC 8305 §5).
@@ -88,33 +90,37 @@ class SmtpTransport:
     async def deliver(self, job: DeliveryJob) -> list[Outcome]:
         """See Transport. Raises TemporaryError or PermanentError for the job as a whole."""
         hosts = await self._hosts(job)
-        way = _Way(
-            self._origin(job),
-            tuple(self.settings.groups.sources_of(job.message.envelope.reverse_path)),
-            job.target.kind == "lmtp",
-        )
+        way = self._way(job)
         trouble: Exception | None = None
         refusal: tuple[Hop, Reply] | None = None
         for host in hosts:
-            try:
-                hop, connection, reply = await self._connection(host, way)
-            except (PeerUnreachable, ConnectForbidden) as error:
-                # One that may answer later outweighs one that may never be asked.
-                if trouble is None or isinstance(error, PeerUnreachable):
+            hops = list(_fitting(host, way))
+            while hops:
+                try:
+                    hop, connection, is_new = await self._connection(hops, way)
+                except (PeerUnreachable, ConnectForbidden) as error:
+                    # One that may answer later outweighs one that may never be asked.
+                    if trouble is None or isinstance(error, PeerUnreachable):
+                        trouble = error
+                    break  # all of them were tried
+                if is_new:
+                    hops.remove(hop)
+                try:
+                    reply = await connection.greet() if is_new else None
+                    if reply is None:
+                        outcomes = await self._carry(hop, connection, way, job)
+                        if outcomes is not None:
+                            return outcomes
+                        continue
+                except PeerUnreachable as error:
+                    if error.has_sent_content:
+                        raise  # it may have the message: another host would make two of it
                     trouble = error
-                continue
-            if reply is not None:
-                # RFC 5321 §5.1: another host of the domain may be in a better mood.
+                    continue
+                # RFC 5321 §5.1: another address or host of the domain may be in a better mood.
                 connection.quit()
                 if refusal is None or reply.is_transient:
                     refusal = (hop, reply)
-                continue
-            try:
-                return await self._carry(host, hop, connection, way, job)
-            except PeerUnreachable as error:
-                if error.has_sent_content:
-                    raise  # it may have the message: another host would make two of it
-                trouble = error
         if refusal is not None and (trouble is None or refusal[1].is_transient):
             hop, reply = refusal
             return [Outcome.of(reply, success=_success(way), hop=hop)] * len(job.recipients)
@@ -125,14 +131,14 @@ class SmtpTransport:
         """The hosts a job would be tried at, in order, and why others would not be; connects to
         none. Raises as `deliver()`.
         """
-        origin = self._origin(job)
+        way = self._way(job)
         hosts: list[Host] = []
         forbidden: list[str] = []
         for host in await self._hosts(job):
             hops = []
-            for hop in host.hops:
+            for hop in _fitting(host, way):
                 packed = b"" if hop.ip is None else hop.ip.packed
-                why = None if hop.ip is None else self._gate.refusal(packed, hop.port, origin)
+                why = None if hop.ip is None else self._gate.refusal(packed, hop.port, way.origin)
                 if why is None:
                     hops.append(hop)
                 else:
@@ -168,7 +174,7 @@ class SmtpTransport:
     def _is_ours(self, host: str, ip: IPAddress | None) -> bool:
         """Whether a host, by its name or an address, is this one."""
         if ip is None:
-            return host == self.settings.hostname
+            return host == self.settings.hostname or self.settings.groups.is_own_name(host)
         # On loopback another server of this machine may well be meant.
         if ip.is_loopback:
             return self._gate.is_listener(ip, self.settings.delivery_port)
@@ -176,6 +182,10 @@ class SmtpTransport:
 
     def _name_of(self, local_ip: IPAddress) -> str:
         return self.settings.groups.name_of(local_ip, self.settings.hostname)
+
+    def _way(self, job: DeliveryJob) -> _Way:
+        sources = self.settings.groups.sources_of(job.message.envelope.reverse_path)
+        return _Way(self._origin(job), tuple(sources), job.target.kind == "lmtp")
 
     def _origin(self, job: DeliveryJob) -> Origin:
         if job.target.kind != "direct":
@@ -193,19 +203,21 @@ class SmtpTransport:
             return Origin.ROUTED if job.message.arrival.trusted else Origin.STRANGER
         return origin
 
-    async def _connection(self, host: Host, way: _Way) -> tuple[Hop, SmtpConnection, Reply | None]:
-        """A connection to a host, and its refusal of us if it refused."""
-        for hop in host.hops:
+    async def _connection(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, SmtpConnection, bool]:
+        """A connection to one address of a host; True: a new one, to be greeted first."""
+        for hop in hops:
             idle = self._idle_connection((hop, way))
             if idle is not None:
-                return hop, idle, None
-        hop, connection = await self._open(host, way)
-        return hop, connection, await connection.greet()
+                return hop, idle, False
+        return *await self._open(hops, way), True
 
     async def _carry(
-        self, host: Host, hop: Hop, connection: SmtpConnection, way: _Way, job: DeliveryJob
-    ) -> list[Outcome]:
-        """Hand the job over; in several transactions where the peer takes fewer recipients."""
+        self, hop: Hop, connection: SmtpConnection, way: _Way, job: DeliveryJob
+    ) -> list[Outcome] | None:
+        """Hand the job over; in several transactions where the peer takes fewer recipients.
+
+        None: the connection was used before and is of no use any more; nothing was handed over.
+        """
         success = _success(way)
         outcomes: list[Outcome] = []
         while True:
@@ -223,8 +235,7 @@ class SmtpTransport:
                 if not is_stale:
                     if outcomes:
                         # What was settled with the peer so far stands.
-                        lost = Reply(451, "The connection was lost", (4, 2))
-                        rest = Outcome.of(lost, success=success, hop=hop)
+                        rest = Outcome.of(_LOST, success=success, hop=hop)
                         return outcomes + [rest] * len(waiting)
                     raise
             if was_used and connection.session.is_closing and not connection.has_sent_content:
@@ -239,10 +250,17 @@ class SmtpTransport:
                 self._keep((hop, way), connection)
                 if len(outcomes) == len(job.recipients):
                     return outcomes
-            hop, connection, refusal = await self._connection(host, way)
+            if not outcomes:
+                return None
+            left = len(job.recipients) - len(outcomes)
+            try:
+                _, connection, is_new = await self._connection([hop], way)
+                refusal = await connection.greet() if is_new else None
+            except (PeerUnreachable, ConnectForbidden):
+                # As above: to try the next host would make two of what was taken here.
+                return outcomes + [Outcome.of(_LOST, success=success, hop=hop)] * left
             if refusal is not None:
                 connection.quit()
-                left = len(job.recipients) - len(outcomes)
                 return outcomes + [Outcome.of(refusal, success=success, hop=hop)] * left
 
     def _idle_connection(self, key: _PoolKey) -> SmtpConnection | None:
@@ -255,8 +273,8 @@ class SmtpTransport:
             connection.abort()
         return None
 
-    async def _open(self, host: Host, way: _Way) -> tuple[Hop, SmtpConnection]:
-        hop, connected = await self._connected(host.hops, way)
+    async def _open(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, SmtpConnection]:
+        hop, connected = await self._connected(hops, way)
         local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
         helo = "localhost" if local_ip is None else self._name_of(local_ip)
         connection = await SmtpConnection.open(connected, helo, is_lmtp=way.is_lmtp)
@@ -313,7 +331,11 @@ class SmtpTransport:
         except OSError as error:
             # asyncio puts the address, which the hop names already, in place of the reason.
             reason = os.strerror(error.errno) if error.errno else str(error)
-            raise PeerUnreachable(f"{hop}: {reason}", never_connected=True) from error
+            # An address of ours that is not there says nothing of the host: others may reach it.
+            is_ours_to_blame = error.errno == errno.EADDRNOTAVAIL and bool(way.sources)
+            raise PeerUnreachable(
+                f"{hop}: {reason}", never_connected=not is_ours_to_blame
+            ) from error
 
     def _keep(self, key: _PoolKey, connection: SmtpConnection) -> None:
         if not connection.is_usable:
@@ -347,6 +369,15 @@ def _close_late(task: asyncio.Task[socket.socket]) -> None:
     """Another address was faster."""
     if not task.cancelled() and task.exception() is None:
         task.result().close()
+
+
+def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
+    """The addresses of a host that mail can leave for by a source address of its own; all of them
+    where it has none that fits.
+    """
+    versions = {ip.version for ip in way.sources}
+    fitting = [hop for hop in host.hops if hop.ip is not None and hop.ip.version in versions]
+    return fitting or host.hops
 
 
 def _success(way: _Way) -> OutcomeKind:

@@ -30,12 +30,12 @@ from waypost.mail.envelope import (
     Recipient,
     Ret,
 )
-from waypost.mail.message import QueuedMessage, trace_name
+from waypost.mail.message import QueuedMessage, decoded_fields, trace_name
 from waypost.observe import Log
 from waypost.queue.retry import RetrySettings
 from waypost.queue.spool import InlineContent
 from waypost.queue.store import Result
-from waypost.routing.table import RoutingTable
+from waypost.routing.table import ContentFacts, RoutingTable
 
 _HEAD_BYTES = 65_536
 
@@ -143,6 +143,12 @@ class Reporter:
                 token=queue_id,
             )
         )
+        if routing.needs_content:
+            facts = ContentFacts(len(content), decoded_fields(content))
+            routing = table.route(to, arrival, None, content=facts)
+            if routing.refusal is not None:
+                self._log.event("report-dropped", id=message.queue_id, to=to, why=routing.refusal)
+                return None
         is_eight_bit = not content.isascii()
         recipient = Recipient(routing.recipient, None, Notify.NEVER)
         return QueuedMessage(

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from waypost.errors import QueueFull, StoreLost, TemporaryError
 from waypost.mail import reply as replies
@@ -51,6 +52,14 @@ class Limits:
     connections: int = 12_000
 
 
+class _Taken(NamedTuple):
+    """One recipient that RCPT has taken."""
+
+    path: Address | str  # as the client said it
+    recipient: Recipient
+    routing: Routing
+
+
 class Transaction:
     """One message on its way in."""
 
@@ -60,7 +69,7 @@ class Transaction:
         self.arrival = arrival
         self.envelope = envelope
         self.reports_allowed = reports_allowed
-        self.recipients: list[tuple[Recipient, Routing]] = []
+        self.recipients: list[_Taken] = []
         self.queue_id = QueueId("")
         self.writer: ContentWriter | None = None  # None: no content asked for yet, or refused
 
@@ -119,9 +128,11 @@ class Acceptance:
             return self._refused(arrival, sender, request.forward_path, routing.refusal)
         original = request.original_recipient
         if original is None and routing.has_moved:
-            original = f"rfc822;{request.forward_path}"  # reports speak of what the sender wrote
+            # Reports speak of what the sender wrote (RFC 6533 §3 on the type).
+            kind = "rfc822" if routing.recipient.is_ascii else "utf-8"
+            original = f"{kind};{request.forward_path}"
         recipient = Recipient(routing.recipient, original, request.notify)
-        transaction.recipients.append((recipient, routing))
+        transaction.recipients.append(_Taken(request.forward_path, recipient, routing))
         return replies.RECIPIENT_OK
 
     def content(self, transaction: Transaction, on_drained: Callable[[], None]) -> Reply:
@@ -199,22 +210,22 @@ class Acceptance:
         A refusal when all are refused; one of several gets a report instead, as SMTP has one
         reply for all of them.
         """
-        if not any(routing.needs_content for _, routing in transaction.recipients):
+        if not any(taken.routing.needs_content for taken in transaction.recipients):
             return None
         facts = ContentFacts(content.size, decoded_fields(head))
         sender = transaction.envelope.reverse_path
-        decided: list[tuple[Recipient, Routing]] = []
+        decided: list[_Taken] = []
         refusal: Reply | None = None
-        for recipient, routing in transaction.recipients:
+        for taken in transaction.recipients:
+            routing = taken.routing
             if routing.needs_content:
-                path = recipient.forward_path
-                routing = self.table.route(path, transaction.arrival, sender, content=facts)
+                routing = self.table.route(taken.path, transaction.arrival, sender, content=facts)
                 if routing.refusal is not None:
                     refusal = routing.refusal
                     reject = Target("reject", f"{refusal.enhanced} {refusal.text}")
                     routing = routing._replace(routes=(Route(reject, "refused by its content"),))
-            decided.append((recipient, routing))
-        if all(routing.refusal is not None for _, routing in decided):
+            decided.append(taken._replace(routing=routing))
+        if all(taken.routing.refusal is not None for taken in decided):
             return refusal
         transaction.recipients = decided
         return None
@@ -224,12 +235,12 @@ class Acceptance:
     ) -> QueuedMessage:
         now = time.time()
         queued: list[QueuedRecipient] = []
-        for recipient, routing in transaction.recipients:
-            for route in routing.routes:
+        for taken in transaction.recipients:
+            for route in taken.routing.routes:
                 queued.append(
-                    QueuedRecipient(len(queued), recipient, str(route.target), route.rule)
+                    QueuedRecipient(len(queued), taken.recipient, str(route.target), route.rule)
                 )
-        only = transaction.recipients[0][0] if len(transaction.recipients) == 1 else None
+        only = transaction.recipients[0].recipient if len(transaction.recipients) == 1 else None
         return QueuedMessage(
             queue_id=transaction.queue_id,
             envelope=transaction.envelope,
@@ -290,7 +301,7 @@ class Acceptance:
 
     def _refused_content(self, transaction: Transaction, reply: Reply) -> Reply:
         recipients = ", ".join(
-            str(recipient.forward_path) for recipient, _ in transaction.recipients[:3]
+            str(taken.recipient.forward_path) for taken in transaction.recipients[:3]
         )
         more = len(transaction.recipients) - 3
         if more > 0:

@@ -15,6 +15,7 @@ class GroupSettings:
     groups: tuple[tuple[IPAddress, tuple[Domain, ...]], ...] = ()
     names: tuple[tuple[IPAddress, Domain], ...] = ()
     moved: tuple[tuple[IPAddress, DomainPart], ...] = ()
+    nat: tuple[IPAddress, ...] = ()  # ours to others, and on no interface to leave by
 
 
 class DomainGroups:
@@ -23,10 +24,12 @@ class DomainGroups:
     def __init__(self, settings: GroupSettings) -> None:
         self._domains = {ip: tuple(d.ascii for d in domains) for ip, domains in settings.groups}
         self._names = dict(settings.names)
+        self._own_names = {name.ascii for _, name in settings.names}
         self._moved = dict(settings.moved)
+        self._all = frozenset(domain for domains in self._domains.values() for domain in domains)
         self._sources: dict[str, list[IPAddress]] = {}
         for ip, domains in self._domains.items():
-            for domain in domains:
+            for domain in domains if ip not in settings.nat else ():
                 self._sources.setdefault(domain, []).append(ip)
 
     def domains_at(self, ip: IPAddress) -> tuple[str, ...]:
@@ -35,7 +38,7 @@ class DomainGroups:
 
     def has(self, domain: Domain) -> bool:
         """True for a domain of a group."""
-        return domain.ascii in self._sources
+        return domain.ascii in self._all
 
     def sources_of(self, sender: Address | None) -> Iterable[IPAddress]:
         """The addresses mail of a sender leaves by; none: the kernel chooses."""
@@ -43,7 +46,8 @@ class DomainGroups:
             return ()
         if isinstance(sender.domain, AddressLiteral):
             # Its literal proves itself to the other side.
-            return (sender.domain.ip,) if sender.domain.ip in self._domains else ()
+            ip = sender.domain.ip
+            return (ip,) if any(ip in sources for sources in self._sources.values()) else ()
         if isinstance(sender.domain, Domain):
             return self._sources.get(sender.domain.ascii, ())
         return ()
@@ -56,6 +60,10 @@ class DomainGroups:
         if hostname is None or ip in self._domains:
             return str(AddressLiteral(ip))
         return hostname
+
+    def is_own_name(self, host: str) -> bool:
+        """True for what this host calls itself at one of its addresses."""
+        return host in self._own_names
 
     def new_place(self, domain: DomainPart) -> DomainPart | None:
         """Where a host has moved; None: it has not."""

@@ -43,21 +43,21 @@ class Relay:
 
 
 async def hosts_to(next_hop: HostPort | UnixPath, resolver: Resolver) -> list[Host]:
-    """The host of a target that names it. Raises NoWay, ResolverUnavailable."""
+    """The host of a target that names it. Raises as `_host`."""
     if isinstance(next_hop, UnixPath):
         return [Host((Hop(next_hop.path, None, 0),))]
     return [await _host(next_hop.host, next_hop.port, resolver)]
 
 
 async def hosts_of_relay(relay: Relay, resolver: Resolver) -> list[Host]:
-    """The hosts of a relay that have an address; raises what the last of them met if none has."""
+    """The hosts of a relay that have an address; raises what the first of them met if none has."""
     found = await asyncio.gather(
         *(_host(host, relay.port, resolver) for host in relay.hosts), return_exceptions=True
     )
     hosts = [host for host in found if isinstance(host, Host)]
     troubles = [trouble for trouble in found if isinstance(trouble, BaseException)]
     if not hosts:
-        raise troubles[-1]
+        raise troubles[0]
     return hosts
 
 
@@ -124,6 +124,9 @@ def _interleaved(addresses: Sequence[IPAddress]) -> list[IPAddress]:
 
 
 async def _host(host: AddressLiteral | Domain, port: int, resolver: Resolver) -> Host:
+    """A host that the operator named. Raises ResolverUnavailable, or NoWay that may pass: mail waits
+    until the zone or the configuration is repaired, and does not go back to its senders for it.
+    """
     if isinstance(host, AddressLiteral):
         return Host((Hop(str(host), host.ip, port),))
     answers = await asyncio.gather(
@@ -136,5 +139,5 @@ async def _host(host: AddressLiteral | Domain, port: int, resolver: Resolver) ->
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-        raise NoWay(550, f"{host} has no address", (4, 4))
+        raise NoWay(451, f"{host} has no address", (4, 4))
     return Host(tuple(Hop(host.ascii, ip, port) for ip in _interleaved(addresses)))

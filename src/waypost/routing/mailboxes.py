@@ -130,4 +130,5 @@ class MailboxNames:
         if not at or entry.endswith('"'):
             # A name alone, perhaps in quotes already, as a directory says it.
             return entry if entry.startswith('"') else self.fold(entry)
-        return id_of(self.fold(name), scope.lower())
+        # Quotes, too, as a directory says them: "a@b"@plant.example.
+        return id_of(name if name.startswith('"') else self.fold(name), scope.lower())

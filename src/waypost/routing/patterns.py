@@ -9,7 +9,8 @@ from ipaddress import ip_network
 from waypost.mail.address import Address, AddressLiteral
 from waypost.net.special import IPNetwork
 
-_NETWORK = re.compile(r"(.*)@\[(?:IPv6:)?([0-9A-Fa-f.:]+/[0-9]{1,3})\]", re.IGNORECASE | re.DOTALL)
+# A literal has no "/" in it, so this cannot be meant otherwise.
+_NETWORK = re.compile(r"(.*)@\[(?:IPv6:)?([^\[\]]*/[^\[\]]*)\]", re.IGNORECASE | re.DOTALL)
 
 
 class Glob:

@@ -112,6 +112,7 @@ class _ByRules:
     refusal: Reply | None = None  # None: none of them refuses
     is_settled: bool = False  # one had the last word
     may_match: bool = False  # one waits for the content
+    may_settle: bool = False  # and would have the last word
 
 
 _WHAT_IS_OURS = "addresses.own, addresses.domains, RFC 1123 §5.2.17"
@@ -165,7 +166,8 @@ class RoutingTable:
         RFC 1123 §5.2.17: a literal of any of our own addresses is to be recognised as ours.
         """
         if isinstance(domain, AddressLiteral):
-            return domain.ip in self._own or domain.ip == arrival.local_ip
+            ip = domain.ip
+            return ip in self._own or ip == arrival.local_ip or bool(self.groups.domains_at(ip))
         if isinstance(domain, Domain):
             return (
                 domain in self._settings.domains
@@ -212,9 +214,10 @@ class RoutingTable:
                 else self._onward(recipient, arrival, explain)
             )
             if route is not None:
-                routes.append(route)
+                _add(routes, route)
         has_moved = new_place is not None
-        if by_rules.may_match:
+        # What only copies wait for is refused whatever the content.
+        if by_rules.may_match and (refusal is None or by_rules.may_settle):
             return Routing(recipient, needs_content=True, has_moved=has_moved)
         if refusal is not None:
             return Routing(recipient, refusal=refusal)
@@ -242,10 +245,11 @@ class RoutingTable:
         local_part = recipient.local_part
         for ask in (self._mailboxes.find, lambda _, scope: self._mailboxes.catch_all(scope)):
             found = {scope: target for scope in scopes if (target := ask(local_part, scope))}
-            if len(set(found.values())) > 1:
+            # Mail to postmaster is always taken (RFC 5321 §4.5.1): by the hub's, then.
+            if len(set(found.values())) > 1 and local_part.lower() != POSTMASTER:
                 explain("addresses.groups", "{} of them have it: refused", len(found))
                 return replies.AMBIGUOUS
-            if found:
+            if len(set(found.values())) == 1:
                 return next(iter(found.values()))
             of_hub = ask(local_part, HUB)
             if of_hub is not None:
@@ -287,9 +291,12 @@ class RoutingTable:
             if not _matches(rule, recipient, arrival, sender):
                 continue
             if rule.needs_content:
+                if content is None and arrival.is_report:
+                    continue  # routed before it is written, and never asked about again
                 if content is None:
                     explain("[[route]]", "route {!r} waits for the content", rule.name)
                     by_rules.may_match = True
+                    by_rules.may_settle = by_rules.may_settle or not rule.continues
                     continue
                 if not _matches_content(rule, content):
                     continue
@@ -306,7 +313,7 @@ class RoutingTable:
                 if target.kind == "mailbox":
                     target = self._mailboxes.mailbox_of(target)
                 explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
-                by_rules.routes.append(Route(target, rule.name))
+                _add(by_rules.routes, Route(target, rule.name))
             if not rule.continues:
                 by_rules.is_settled = True
                 return by_rules
@@ -363,6 +370,12 @@ class RoutingTable:
             explain("networks.trusted", "{}: refused", reason)
             return Reply(550, f"Mail to {domain} is not allowed from here", (7, 1))
         return None
+
+
+def _add(routes: list[Route], route: Route) -> None:
+    """One message for each target, however many rules name it."""
+    if all(route.target != other.target for other in routes):
+        routes.append(route)
 
 
 def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address | None) -> bool:
