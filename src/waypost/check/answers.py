@@ -177,19 +177,22 @@ _BY_STATUS = {
 _STATUS_INSIDE = re.compile(r"(?<![\d.])[45]\.(\d{1,3})\.(\d{1,3})(?![\d.])")
 
 _ABOUT_MAILBOX = frozenset({"smtp.no_such_user", "smtp.disabled", "smtp.moved", "smtp.rejected"})
+_ABOUT_RECIPIENT = _ABOUT_MAILBOX | {"smtp.full", "smtp.relay_denied"}
 
 
 def meaning_of(stage: Stage, reply: Reply) -> str:
     """The code for a reply that is no yes (4xx and 5xx)."""
     code = _by_words(reply) or _by_status(reply)
+    if stage is not Stage.RCPT and code in _ABOUT_RECIPIENT:
+        # Before any recipient was named it cannot be about one.
+        if reply.is_transient:
+            return "smtp.busy"
+        return "smtp.sender_rejected" if stage is Stage.MAIL else "smtp.blocked_policy"
     if reply.is_transient:
         # Nothing is final yet, whatever the words.
         if code in _ABOUT_MAILBOX:
             return "smtp.busy"
         return "smtp.full_for_now" if code == "smtp.full" else code
-    if stage is not Stage.RCPT and code in _ABOUT_MAILBOX:
-        # Before any recipient was named it cannot be about one.
-        return "smtp.sender_rejected" if stage is Stage.MAIL else "smtp.blocked_policy"
     return code
 
 

@@ -8,6 +8,8 @@ within a budget, and never twice for what is known already.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import secrets
 import time
 from collections import defaultdict
@@ -25,6 +27,7 @@ from waypost.check.memory import (
     DOMAIN_NO_S,
     DOMAIN_YES_S,
     Memory,
+    network_of,
 )
 from waypost.check.probe import Prober, Session
 from waypost.check.reasons import REASONS
@@ -32,7 +35,8 @@ from waypost.check.settings import CheckSettings
 from waypost.check.standing import Standings
 from waypost.check.verdict import Outcome
 from waypost.errors import ConnectForbidden
-from waypost.mail.address import Address, AddressLiteral, IPAddress
+from waypost.mail.address import Address, AddressLiteral, IPAddress, as_value
+from waypost.net.interfaces import source_towards
 from waypost.net.special import special_block
 
 # Places of one domain that are tried.
@@ -41,14 +45,24 @@ MAX_PLACES = 3
 PATIENCE_S = 60.0
 # Times a host that asked to come back is asked again, where the caller waits.
 MAX_RETRIES = 2
-# Hosts of the Internet that must have failed before the fault is taken to be ours.
+# Domains of the Internet, in as many networks, that must have failed before the fault is ours.
 _BLOCKED_AFTER = 3
+# A domain none of whose hosts spoke to us is left alone for this long.
+DEAD_S = 300.0
 _REACHED = "reached"  # what memory keeps of hosts that answered
+
+# The event loop's clock and the calendar's differ by less.
+_CLOCKS_S = 0.05
 
 # Hosts that say yes to everybody and return mail later; asking for a second address tells nothing.
 _ACCEPTS_ALL = (".yahoodns.net", ".antispamcloud.com")
-# A refusal of us that holds for every mailbox of the domain, at whatever stage it comes.
-_ABOUT_US = frozenset({"smtp.blocked_dnsbl", "smtp.blocked_no_ptr", "smtp.needs_tls"})
+# What is said of us holds for every mailbox of the domain, at whatever stage it comes.
+_ABOUT_US = frozenset(
+    {
+        *("smtp.blocked_dnsbl", "smtp.blocked_no_ptr", "smtp.needs_tls"),
+        *("smtp.rate_limited", "smtp.too_many_rcpt"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,9 @@ class Answer:
 
     findings: Sequence[Finding]
     evidence: Evidence = NOTHING
+
+
+_NOTHING_YET = Answer(())
 
 
 class Inquiry:
@@ -87,9 +104,16 @@ class Inquiry:
         self._standings = standings
         self._settings = settings
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._unreached: set[IPAddress] = set()
+        self._dead: dict[str, tuple[float, Answer]] = {}  # until when, by time.monotonic()
+        self._unreached: set[tuple[str, str]] = set()  # domain and network
         self._has_reached = False
-        self.is_port_blocked = False  # nobody at all can be reached from here
+        self._is_blocked = False
+        self._self_test = asyncio.Lock()
+
+    @property
+    def is_port_blocked(self) -> bool:
+        """Nobody at all can be reached from here."""
+        return self._is_blocked and not self._has_reached
 
     async def ask(self, address: Address, places: Sequence[tuple[str, IPAddress]]) -> Answer:
         """Ask about an address at the hosts that take mail for it, in order."""
@@ -100,7 +124,7 @@ class Inquiry:
                 break
             wait_s = max(0.0, retry_at - time.time())
             self._on_wait(wait_s)
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(wait_s + _CLOCKS_S)
             answer = await self._ask_politely(address, places)
         return answer
 
@@ -110,6 +134,9 @@ class Inquiry:
         """One address of a domain at a time, and none that was asked about lately."""
         domain = str(address.domain)
         async with self._locks[domain]:
+            until, answer = self._dead.get(domain, (0.0, _NOTHING_YET))
+            if time.monotonic() < until:
+                return answer
             if not self._is_fresh:
                 known = await self._recall(str(address), "answer")
                 known = known or await self._recall(domain, "refused")
@@ -119,66 +146,93 @@ class Inquiry:
 
     async def _ask(self, address: Address, places: Sequence[tuple[str, IPAddress]]) -> Answer:
         session: Session | None = None
+        hindrance: Finding | None = None
         attempts = 0
-        for host, ip in places[:MAX_PLACES]:
+        for host, ip in _with_a_way(places)[:MAX_PLACES]:
             tried = await self._open(host, ip, address)
             if isinstance(tried, Finding):
-                if session is None:
-                    return Answer([tried])
+                hindrance = hindrance or tried
+                if tried.code == "net.forbidden":
+                    continue
                 break
             attempts += 1
-            session = tried
-            if session.stage is not Stage.CONNECT and not _refused_at_the_door(session):
+            if session is None or tried.reply is not None:
+                session = tried
+            if tried.stage is not Stage.CONNECT and not _refused_at_the_door(tried):
                 break
-        assert session is not None  # there is a place, or DNS would have said so
-        return await self._answer(address, session, attempts)
+        if session is not None:
+            return await self._answer(address, session, attempts)
+        assert hindrance is not None  # there is a place, or DNS would have said so
+        return Answer([hindrance])
 
     async def _open(self, host: str, ip: IPAddress, recipient: Address) -> Session | Finding:
-        """A session, or why there was none."""
+        """A session, or why there was none; once more without TLS where that broke."""
+        session = await self._begin(host, ip, recipient, with_tls=True)
+        if isinstance(session, Session) and session.has_tls_failed:
+            plain = await self._begin(host, ip, recipient, with_tls=False)
+            if isinstance(plain, Session):
+                plain.transcript = [*session.transcript, *plain.transcript]
+                return plain
+        return session
+
+    async def _begin(
+        self, host: str, ip: IPAddress, recipient: Address, *, with_tls: bool
+    ) -> Session | Finding:
         is_global = special_block(ip) is None
         if is_global:
-            if self.is_port_blocked:
-                return Finding("net.port25_blocked", f"{host} [{ip}] was not tried")
             faults = await self._standings.faults_towards(ip)
             if faults:
                 return Finding("net.self_check", "; ".join(faults))
-        wait_s = await asyncio.to_thread(self._memory.take, ip, self._settings.budget)
-        while wait_s:
+        while True:
+            if is_global and self.is_port_blocked:
+                return Finding("net.port25_blocked", f"{host} [{ip}] was not tried")
+            wait_s = await asyncio.to_thread(self._memory.take, ip, self._settings.budget)
+            if not wait_s:
+                break
             if wait_s > PATIENCE_S:
                 return Finding("net.budget", f"{host} [{ip}] may be asked in {wait_s:.0f} s")
             self._on_wait(wait_s)
             await asyncio.sleep(wait_s)
-            wait_s = await asyncio.to_thread(self._memory.take, ip, self._settings.budget)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                session = await self._prober.ask(host, ip, recipient)
+            session = await self._prober.ask(
+                host, ip, recipient, timeout_s=self._timeout_s, with_tls=with_tls
+            )
         except ConnectForbidden as error:
             return Finding("net.forbidden", str(error))
-        except TimeoutError:
-            session = Session(host, ip, self._prober.port, trouble="net.timeout")
         if is_global:
-            await self._note_reach(session)
+            await self._note_reach(str(recipient.domain), session)
         return session
 
-    async def _note_reach(self, session: Session) -> None:
+    async def _note_reach(self, domain: str, session: Session) -> None:
         """Tell a dead host from a blocked port: our own trouble is said once, as such."""
         if session.stage is not Stage.CONNECT or session.trouble == "net.refused":
             self._has_reached = True
-            await asyncio.to_thread(
-                self._memory.keep, str(session.ip), _REACHED, session.host, DOMAIN_YES_S
-            )
+            if session.banner is not None:
+                await asyncio.to_thread(
+                    self._memory.keep, str(session.ip), _REACHED, session.host, DOMAIN_YES_S
+                )
             return
-        self._unreached.add(session.ip)
-        if self._has_reached:
-            return
+        if not _has_way(session.ip):
+            return  # no packet has left, so nothing blocked one
+        self._unreached.add((domain, network_of(session.ip)))
+        async with self._self_test:
+            failed = min(len(set(column)) for column in zip(*self._unreached, strict=True))
+            if failed < _BLOCKED_AFTER or self._is_blocked or self._has_reached:
+                return
+            if await self._reaches_one_known():
+                self._has_reached = True
+            self._is_blocked = True
+
+    async def _reaches_one_known(self) -> bool:
+        """Whether a host that greeted us lately still does."""
         for text in await asyncio.to_thread(self._memory.subjects_of, _REACHED, _BLOCKED_AFTER):
             ip = ip_address(text)
-            if ip not in self._unreached:
-                if await self._prober.answers(ip):
-                    self._has_reached = True
-                    return
-                self._unreached.add(ip)
-        self.is_port_blocked = len(self._unreached) >= _BLOCKED_AFTER
+            if await asyncio.to_thread(self._memory.take, ip, self._settings.budget):
+                continue
+            with contextlib.suppress(ConnectForbidden):
+                if await self._prober.answers(ip, timeout_s=self._timeout_s):
+                    return True
+        return False
 
     # What a session means.
 
@@ -190,7 +244,7 @@ class Inquiry:
             "accepts_literal": "unknown",
             "attempts": attempts,
         }
-        if code == "net.timeout" and self.is_port_blocked and session.stage is Stage.CONNECT:
+        if self.is_port_blocked and code in ("net.timeout", "net.unreachable"):
             code = "net.port25_blocked"
         is_literal = isinstance(address.domain, AddressLiteral)
         if session.is_accepted:
@@ -200,7 +254,7 @@ class Inquiry:
         elif is_literal and REASONS[code].outcome is Outcome.REJECTED_RECIPIENT:
             code = await self._after_control(address, session, smtp, code)
         findings = [Finding(code, _said(session))]
-        if session.extensions and "STARTTLS" not in session.extensions:
+        if not session.is_encrypted and session.extensions and "STARTTLS" not in session.extensions:
             findings.append(Finding("no_starttls", f"{session.host} does not offer STARTTLS"))
         return Answer(findings, await self._remember(address, session, findings, smtp))
 
@@ -235,16 +289,23 @@ class Inquiry:
         if address.local_part.lower() == "postmaster":
             smtp["accepts_literal"] = "no"
             return "smtp.literal_not_accepted"
-        control = await self._open(session.host, session.ip, Address("postmaster", address.domain))
-        if not isinstance(control, Session) or control.reply is None:
-            return code
-        smtp["control"] = {"kind": "postmaster", "code": control.reply.code}
-        if control.is_accepted:
-            smtp["accepts_literal"] = "yes"
-        elif REASONS[_code_of(control)].outcome is Outcome.REJECTED_RECIPIENT:
-            smtp["accepts_literal"] = "no"
-            return "smtp.literal_not_accepted"
-        return code
+        domain = str(address.domain)
+        known = await asyncio.to_thread(self._memory.recall, domain, "literal")
+        if known is None or self._is_fresh:
+            known = "unknown"
+            postmaster = Address("postmaster", address.domain)
+            control = await self._open(session.host, session.ip, postmaster)
+            if isinstance(control, Session) and control.reply is not None:
+                smtp["control"] = {"kind": "postmaster", "code": control.reply.code}
+                if control.is_accepted:
+                    known = "yes"
+                elif REASONS[_code_of(control)].outcome is Outcome.REJECTED_RECIPIENT:
+                    known = "no"
+            if known != "unknown":
+                lives_s = DOMAIN_YES_S if known == "yes" else DOMAIN_NO_S
+                await asyncio.to_thread(self._memory.keep, domain, "literal", known, lives_s)
+        smtp["accepts_literal"] = known
+        return "smtp.literal_not_accepted" if known == "no" else code
 
     # What is kept.
 
@@ -259,14 +320,16 @@ class Inquiry:
         code = findings[0].code
         outcome = REASONS[code].outcome
         subject, what, lives_s = str(address), "answer", 0.0
+        if session.stage is not Stage.RCPT or code in _ABOUT_US:
+            subject, what = str(address.domain), "refused"
         if outcome in (Outcome.ACCEPTED, Outcome.ACCEPTED_UNPROVEN):
             lives_s = ADDRESS_YES_S
-        elif outcome in (Outcome.REJECTED_RECIPIENT, Outcome.NOT_TRANSMITTABLE):
+        elif outcome is Outcome.REJECTED_RECIPIENT:
             lives_s = ADDRESS_NO_S
+        elif outcome is Outcome.NOT_TRANSMITTABLE:
+            subject, what, lives_s = str(address), "answer", ADDRESS_NO_S
         elif outcome is Outcome.REFUSED_US:
-            lives_s = ADDRESS_NO_S
-            if session.stage is not Stage.RCPT or code in _ABOUT_US:
-                subject, what, lives_s = str(address.domain), "refused", DOMAIN_NO_S
+            lives_s = ADDRESS_NO_S if what == "answer" else DOMAIN_NO_S
         elif outcome is Outcome.DEFERRED:
             before = await asyncio.to_thread(self._memory.recall, subject, "deferrals") or 0
             lives_s = self._settings.retry_s[min(before, len(self._settings.retry_s) - 1)]
@@ -274,6 +337,9 @@ class Inquiry:
             await asyncio.to_thread(
                 self._memory.keep, subject, "deferrals", before + 1, ADDRESS_YES_S
             )
+        elif session.trouble == code and (session.banner is None or _refused_at_the_door(session)):
+            answer = Answer(findings, replace(evidence, is_from_cache=True))
+            self._dead[subject] = time.monotonic() + DEAD_S, answer
         if lives_s:
             kept = {
                 "findings": [[finding.code, finding.text] for finding in findings],
@@ -285,12 +351,26 @@ class Inquiry:
 
     async def _recall(self, subject: str, what: str) -> Answer | None:
         kept = await asyncio.to_thread(self._memory.recall, subject, what)
-        if kept is None:
+        if kept is None or (kept["retry_at"] or math.inf) <= time.time():
             return None
         return Answer(
             [Finding(code, text) for code, text in kept["findings"] if code in REASONS],
             Evidence(smtp=kept["smtp"], retry_at=kept["retry_at"], is_from_cache=True),
         )
+
+
+def _with_a_way(places: Sequence[tuple[str, IPAddress]]) -> list[tuple[str, IPAddress]]:
+    """Without those the kernel knows no way to, as IPv6 on many a host; all where it knows none."""
+    values = [(host, as_value(ip)) for host, ip in places]
+    return [place for place in values if _has_way(place[1])] or values
+
+
+def _has_way(ip: IPAddress) -> bool:
+    try:
+        source_towards(ip)
+    except OSError:
+        return False
+    return True
 
 
 def _code_of(session: Session) -> str:

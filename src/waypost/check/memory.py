@@ -6,18 +6,20 @@ so that neither a loop in a shell nor several programs at once ask more than the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from waypost.mail.address import IPAddress
+from waypost.errors import TemporaryError
+from waypost.mail.address import IPAddress, as_value
 
 # Exim's defaults (spec, "Callout verification"): an address for a day when it exists and two hours
 # when not; a domain for a week, and three hours when it refused us.
@@ -54,36 +56,49 @@ class Budget:
     per_day: int = 10_000
 
 
+class MemoryUnavailable(TemporaryError):
+    """The file cannot be read or written now."""
+
+
 class Memory:
-    """See the module text. Every method is quick, but works on a file."""
+    """See the module text. Every method is quick, but works on a file: MemoryUnavailable."""
 
     def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.time) -> None:
-        """`path` None: in memory only. Raises OSError, sqlite3.Error."""
+        """`path` None: in memory only. Raises OSError, MemoryUnavailable."""
         if path is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._path = path
         self._clock = clock
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(
+        self._connection = sqlite3.connect(
             ":memory:" if path is None else path,
             timeout=_LOCKED_S,
             isolation_level=None,
             check_same_thread=False,
         )
-        self._database.executescript(_SCHEMA)
+        try:
+            with self._opened() as database:
+                database.executescript(_SCHEMA)
+        except MemoryUnavailable:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         """Forget what is over, and let go of the file."""
-        with self._lock:
-            now = self._clock()
-            self._database.execute("DELETE FROM remembered WHERE until <= ?", (now,))
-            self._database.execute("DELETE FROM asked WHERE at <= ?", (now - _DAY_S,))
-            self._database.close()
+        try:
+            with self._opened() as database:
+                now = self._clock()
+                database.execute("DELETE FROM remembered WHERE until <= ?", (now,))
+                database.execute("DELETE FROM asked WHERE at <= ?", (now - _DAY_S,))
+        finally:
+            with self._lock:
+                self._connection.close()
 
     def recall(self, subject: str, what: str) -> Any:
         """What was kept of a subject; None: nothing that still holds."""
-        with self._lock:
-            row = self._database.execute(
+        with self._opened() as database:
+            row = database.execute(
                 "SELECT found FROM remembered WHERE subject = ? AND what = ? AND until > ?",
                 (subject, what, self._clock()),
             ).fetchone()
@@ -91,16 +106,16 @@ class Memory:
 
     def keep(self, subject: str, what: str, found: Any, lives_s: float) -> None:
         """Remember something JSON can hold."""
-        with self._lock:
-            self._database.execute(
+        with self._opened() as database:
+            database.execute(
                 "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?, ?)",
                 (subject, what, json.dumps(found), self._clock() + lives_s),
             )
 
     def subjects_of(self, what: str, limit: int) -> list[str]:
         """Some of the subjects of which this is remembered."""
-        with self._lock:
-            rows = self._database.execute(
+        with self._opened() as database:
+            rows = database.execute(
                 "SELECT subject FROM remembered WHERE what = ? AND until > ?"
                 " ORDER BY until DESC LIMIT ?",
                 (what, self._clock(), limit),
@@ -109,36 +124,49 @@ class Memory:
 
     def take(self, ip: IPAddress, budget: Budget) -> float:
         """Count a session with a host. 0: begin it; else the seconds until it may be, uncounted."""
-        host, network = str(ip), network_of(ip)
-        with self._lock:
-            now = self._clock()
-            self._database.execute("BEGIN IMMEDIATE")
+        host, network = str(as_value(ip)), network_of(ip)
+        with self._opened() as database:
+            database.execute("BEGIN IMMEDIATE")
+            now = self._clock()  # others may have written until this moment
             try:
                 wait_s = max(
-                    self._wait(now, _MINUTE_S, budget.host_per_minute, "host", host),
-                    self._wait(now, _MINUTE_S, budget.network_per_minute, "network", network),
-                    self._wait(now, _MINUTE_S, budget.per_minute),
-                    self._wait(now, _DAY_S, budget.per_day),
+                    _wait(database, now, _MINUTE_S, budget.host_per_minute, "host", host),
+                    _wait(database, now, _MINUTE_S, budget.network_per_minute, "network", network),
+                    _wait(database, now, _MINUTE_S, budget.per_minute),
+                    _wait(database, now, _DAY_S, budget.per_day),
                 )
                 if not wait_s:
-                    self._database.execute(
-                        "INSERT INTO asked VALUES (?, ?, ?)", (now, host, network)
-                    )
+                    database.execute("INSERT INTO asked VALUES (?, ?, ?)", (now, host, network))
             finally:
-                self._database.execute("COMMIT")
+                database.execute("COMMIT")
         return wait_s
 
-    def _wait(
-        self, now: float, window_s: float, limit: int, column: str = "", value: str = ""
-    ) -> float:
-        where, values = ("", ()) if not column else (f" AND {column} = ?", (value,))
-        row = self._database.execute(
-            f"SELECT at FROM asked WHERE at > ?{where} ORDER BY at DESC LIMIT 1 OFFSET ?",
-            (now - window_s, *values, limit - 1),
-        ).fetchone()
-        return 0.0 if row is None else row[0] + window_s - now
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise MemoryUnavailable(f"{self._path}: {error}") from error
+
+
+def _wait(
+    database: sqlite3.Connection,
+    now: float,
+    window_s: float,
+    limit: int,
+    column: str = "",
+    value: str = "",
+) -> float:
+    where, values = ("", ()) if not column else (f" AND {column} = ?", (value,))
+    row = database.execute(
+        f"SELECT at FROM asked WHERE at > ?{where} ORDER BY at DESC LIMIT 1 OFFSET ?",
+        (now - window_s, *values, limit - 1),
+    ).fetchone()
+    return 0.0 if row is None else row[0] + window_s - now
 
 
 def network_of(ip: IPAddress) -> str:
     """The network a host shares its budget with: /24, or /64."""
+    ip = as_value(ip)
     return str(ip_network((ip, 24 if ip.version == 4 else 64), strict=False))

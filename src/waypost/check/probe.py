@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -26,7 +27,8 @@ CONNECT_S = 10.0
 REPLY_S = 30.0
 # After the answer is there, courtesy may take this long.
 GOODBYE_S = 5.0
-_PIECE_BYTES = 4096
+# More than a stream holds: nothing that came before a TLS handshake is left for after it.
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -48,12 +50,14 @@ class Session:
 
     @property
     def is_accepted(self) -> bool:
-        """The host took the recipient."""
+        """The host takes the recipient."""
         return self.stage is Stage.RCPT and self.reply is not None and self.reply.is_positive
 
     def as_json(self) -> dict[str, Any]:
         """The session's part of the "smtp" object."""
         reply = self.reply
+        if reply is not None and reply.is_positive and not self.is_accepted:
+            reply = None  # no reply to RCPT, and no refusal in its stead
         return {
             "host": self.host,
             "ip": str(self.ip),
@@ -86,44 +90,59 @@ class Prober:
         self._sender = sender
         self.port = port
 
-    async def ask(self, host: str, ip: IPAddress, recipient: Address) -> Session:
+    async def ask(
+        self,
+        host: str,
+        ip: IPAddress,
+        recipient: Address,
+        *,
+        timeout_s: float,
+        with_tls: bool = True,
+    ) -> Session:
         """Ask `host`, at `ip`, about a recipient. Raises ConnectForbidden.
 
-        A session in which TLS broke is begun again without, as a sender would (RFC 7435).
+        Where `has_tls_failed`, a sender would begin again without TLS (RFC 7435).
         """
-        session = await self._session(host, ip, recipient, with_tls=True)
-        if session.has_tls_failed:
-            plain = await self._session(host, ip, recipient, with_tls=False)
-            plain.transcript = [*session.transcript, *plain.transcript]
-            return plain
+        session = Session(host, ip, self.port)
+        await self._hold(
+            session,
+            lambda dialogue: self._conversation(session, dialogue, recipient, with_tls),
+            timeout_s,
+        )
         return session
 
-    async def answers(self, ip: IPAddress) -> bool:
+    async def answers(self, ip: IPAddress, *, timeout_s: float) -> bool:
         """Whether anything greets us there at all. Raises ConnectForbidden."""
         session = Session("", ip, self.port)
-        dialogue = await self._connected(session)
-        if dialogue is None:
-            return False
-        with contextlib.closing(dialogue):
-            await _say_all(session, _greeted(session, dialogue))
-            await _goodbye(dialogue)
+        await self._hold(session, lambda dialogue: _greeted(session, dialogue), timeout_s)
         return session.banner is not None
 
-    async def _session(
-        self, host: str, ip: IPAddress, recipient: Address, *, with_tls: bool
-    ) -> Session:
-        session = Session(host, ip, self.port)
-        dialogue = await self._connected(session)
+    async def _hold(
+        self, session: Session, talk: Callable[[_Dialogue], Awaitable[object]], timeout_s: float
+    ) -> None:
+        """Have a conversation; what cuts it short is noted where it came to."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        dialogue = await self._connected(session, deadline)
         if dialogue is None:
-            return session
+            return
         with contextlib.closing(dialogue):
-            await _say_all(session, self._conversation(session, dialogue, recipient, with_tls))
-            await _goodbye(dialogue)
-        return session
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await talk(dialogue)
+            except TimeoutError:
+                session.trouble = "net.timeout"
+            except (OSError, EOFError):
+                session.trouble = "net.dropped"
+            except PeerOutOfStep as error:
+                session.transcript.append(f"!: {error}")
+                session.trouble = "net.dropped"
+            if session.trouble is not None:
+                session.reply = None
+            await _goodbye(session, dialogue)
 
-    async def _connected(self, session: Session) -> _Dialogue | None:
+    async def _connected(self, session: Session, deadline: float) -> _Dialogue | None:
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout_at(deadline), asyncio.timeout(CONNECT_S):
                 connected = await connect(self._gate, session.ip, session.port, Origin.CHECK)
         except ConnectForbidden:
             raise
@@ -146,6 +165,9 @@ class Prober:
             return
         if with_tls and "STARTTLS" in session.extensions:
             reply = await dialogue.ask("STARTTLS")
+            if reply.code == 421:
+                session.reply = reply  # it is about to hang up
+                return
             if reply.is_positive:
                 session.has_tls_failed = True
                 await dialogue.encrypt(session.host)
@@ -154,23 +176,25 @@ class Prober:
                     return
         if not recipient.is_ascii and "SMTPUTF8" not in session.extensions:
             return  # RFC 6531 §3.2: it cannot even be asked
-        if await self._sender_taken(session, dialogue, needs_utf8=not recipient.is_ascii):
+        if await self._sender_taken(session, dialogue, recipient):
             session.stage = Stage.RCPT
             session.reply = await dialogue.ask(f"RCPT TO:<{recipient}>")
 
     async def _sender_taken(
-        self, session: Session, dialogue: _Dialogue, *, needs_utf8: bool
+        self, session: Session, dialogue: _Dialogue, recipient: Address
     ) -> bool:
         session.stage = Stage.MAIL
-        suffix = " SMTPUTF8" if needs_utf8 else ""
-        senders = ["<>"] if self._sender is None else ["<>", f"<{self._sender}>"]
-        for sender in senders:
-            session.mail_from = sender
-            session.reply = await dialogue.ask(f"MAIL FROM:{sender}{suffix}")
+        for sender in (None, self._sender):
+            needs_utf8 = not recipient.is_ascii or (sender is not None and not sender.is_ascii)
+            if needs_utf8 and "SMTPUTF8" not in session.extensions:
+                return False  # the sender cannot be said
+            session.mail_from = f"<{sender or ''}>"
+            suffix = " SMTPUTF8" if needs_utf8 else ""
+            session.reply = await dialogue.ask(f"MAIL FROM:{session.mail_from}{suffix}")
             if session.reply.is_positive:
                 return True
-            if session.reply.is_transient or session.reply.code == 530:
-                return False  # another sender would fare no better
+            if session.reply.is_transient or session.reply.code == 530 or self._sender is None:
+                return False  # another sender would fare no better, or there is none
         return False
 
 
@@ -190,7 +214,6 @@ class _Dialogue:
         self._waiting: list[tuple[Reply, list[str]]] = []
         self._transcript = transcript
         self.helo = helo
-        self.lines: Sequence[str] = ()  # of the last reply, as they were
 
     async def ask(self, command: str) -> Reply:
         """Send a command and read its reply. Raises OSError, PeerOutOfStep, EOFError."""
@@ -210,17 +233,16 @@ class _Dialogue:
                 self._waiting += self._replies.receive(received)
         if len(self._waiting) > 1:
             raise PeerOutOfStep("replies without commands")
-        reply, self.lines = self._waiting.pop()
+        reply, _ = self._waiting.pop()
         self._transcript.append(f"S: {reply}")
+        if 300 <= reply.code < 400:
+            raise PeerOutOfStep("it waits for more, which no command here has")
         return reply
 
     async def encrypt(self, host: str) -> None:
         """Go on over TLS; nothing secret is said, so nobody's name is verified. Raises OSError."""
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
         async with asyncio.timeout(REPLY_S):
-            await self._writer.start_tls(context, server_hostname=host)
+            await self._writer.start_tls(_tls_context(), server_hostname=_server_name(host))
         # What came before the handshake is nobody's word (RFC 3207 §4.2).
         self._replies = ReplyReader()
 
@@ -229,19 +251,23 @@ class _Dialogue:
         self._writer.transport.abort()
 
 
-async def _say_all(session: Session, conversation: Awaitable[object]) -> None:
-    """Have a conversation; what cuts it short is noted."""
+@lru_cache(maxsize=1)
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _server_name(host: str) -> str | None:
+    """The name to ask a certificate for; None: it is none TLS could say (RFC 6066 §3)."""
+    if host.startswith("["):
+        return None
     try:
-        await conversation
-    except TimeoutError:
-        session.trouble = "net.timeout"
-    except (OSError, EOFError):
-        session.trouble = "net.dropped"
-    except PeerOutOfStep as error:
-        session.transcript.append(f"!: {error}")
-        session.trouble = "net.dropped"
-    if session.trouble is not None:
-        session.reply = None
+        host.encode("idna")  # as ssl will
+    except UnicodeError:
+        return None
+    return host
 
 
 async def _greeted(session: Session, dialogue: _Dialogue) -> bool:
@@ -254,16 +280,19 @@ async def _greeted(session: Session, dialogue: _Dialogue) -> bool:
 async def _said_ehlo(session: Session, dialogue: _Dialogue) -> bool:
     session.stage = Stage.EHLO
     session.reply = await dialogue.ask(f"EHLO {dialogue.helo}")
-    if session.reply.is_permanent and not session.extensions:
-        session.reply = await dialogue.ask(f"HELO {dialogue.helo}")
-        return session.reply.is_positive
-    session.extensions = [line.strip().upper() for line in dialogue.lines[1:]]
+    if session.reply.is_permanent and not session.is_encrypted:
+        # Where it hangs up on that, its refusal of EHLO is what counts.
+        with contextlib.suppress(OSError, EOFError):
+            session.reply = await dialogue.ask(f"HELO {dialogue.helo}")
+    elif session.reply.is_positive:
+        session.extensions = [line.upper() for line in session.reply.text.split("\n")[1:]]
     return session.reply.is_positive
 
 
-async def _goodbye(dialogue: _Dialogue) -> None:
+async def _goodbye(session: Session, dialogue: _Dialogue) -> None:
     """RSET and QUIT; whatever the host says to them."""
     with contextlib.suppress(OSError, EOFError, PeerOutOfStep):
         async with asyncio.timeout(GOODBYE_S):
-            await dialogue.ask("RSET")
+            if session.stage is Stage.RCPT:
+                await dialogue.ask("RSET")
             await dialogue.ask("QUIT")
