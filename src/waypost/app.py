@@ -124,7 +124,7 @@ def open_checker(
 ) -> Iterator[Checker]:
     """A checker that asks, for as long as the block lasts; arguments as Inquiry's.
 
-    Raises OSError when what was found before cannot be opened.
+    Raises OSError or MemoryUnavailable when what was found before cannot be opened.
     """
     resolver = make_resolver(settings)
     probed = Networks(settings.check.networks)

@@ -113,9 +113,9 @@ def test_bind_s_own_tools_take_the_files(hub: Hub, key: Path, tmp_path: Path) ->
         # Nothing to complain of, but for the names that lie in another zone.
         complaints = [line for line in said.splitlines()[:-2] if "out of zone" not in line]
         assert not complaints, complaints
-    run("named-checkconf", "-z", str(tmp_path / "zones" / "named.conf.local"))
+    run("named-checkconf", "-z", str(tmp_path / "zones" / "zones.bind.conf"))
     (tmp_path / "nsd.conf").write_text(
-        f'server:\n  username: ""\ninclude: "{tmp_path}/zones/zones.conf"\n'
+        f'server:\n  username: ""\ninclude: "{tmp_path}/zones/zones.nsd.conf"\n'
     )
     run("nsd-checkconf", str(tmp_path / "nsd.conf"))
     for file in (tmp_path / "zones").iterdir():
@@ -127,7 +127,7 @@ def test_standard_output_has_all_zones(hub: Hub) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     text = done.stdout.decode()
     for name in ZONES:
-        assert f"; {name}, made by" in text
+        assert f"; {name}, made by waypost dns zone" in text
         assert f"$ORIGIN {name}.\n" in text
 
 
@@ -160,7 +160,21 @@ def test_a_file_of_another_is_left_alone(hub: Hub, tmp_path: Path) -> None:
     assert other.read_text() == "@ SOA a. b. 1 2 3 4 5\n"
     # Its own zone is chosen, so the others are not looked at, and what loads them stays as it is.
     assert list(made(hub, tmp_path, "--zone", "depot.example.")) == ["depot.example"]
-    assert not (tmp_path / "zones.conf").exists()
+    assert not (tmp_path / "zones.nsd.conf").exists()
+
+
+def test_the_lines_of_another_are_left_alone(hub: Hub, tmp_path: Path) -> None:
+    file = tmp_path / "dnsmasq.conf"
+    file.write_text("no-resolv\n")
+    done = hub.run("dns", "dnsmasq", "--output", str(file))
+    assert done.returncode == 1
+    assert file.read_text() == "no-resolv\n"
+
+
+def test_names_that_lie_elsewhere_are_told(hub: Hub) -> None:
+    done = hub.run("dns", "zone", "--ns", "ns.far.example")
+    assert b"ns.far.example is in none of these zones" in done.stderr
+    assert b"@ IN SOA ns.far.example. postmaster (" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ async def _ask(parsed: argparse.Namespace, settings: Settings, depth: Depth) -> 
         timeout_s=parsed.timeout,
         waits=parsed.wait,
         is_fresh=parsed.fresh,
-        on_wait=_show_wait,
+        on_wait=_Waits().show,
     ) as checker:
         if parsed.file is not None:
             status = await _check_file_asking(parsed, checker)
@@ -154,10 +154,18 @@ async def _ask(parsed: argparse.Namespace, settings: Settings, depth: Depth) -> 
     return status
 
 
-def _show_wait(wait_s: float) -> None:
-    """Somebody who watches wants to know why nothing happens."""
-    if sys.stderr.isatty() and wait_s >= 1:
-        complain(f"waiting {wait_s:.0f} s, as [check] or the host wants it")
+class _Waits:
+    """Somebody who watches wants to know why nothing happens; once for each pause is enough."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def show(self, wait_s: float) -> None:
+        """All that is left to do waits for this long."""
+        now = time.monotonic()
+        if sys.stderr.isatty() and wait_s >= 1 and now >= self._until:
+            self._until = now + wait_s
+            complain(f"waiting {wait_s:.0f} s, as [check] or the host wants it")
 
 
 def _say_all(parsed: argparse.Namespace, assessments: Sequence[Assessment]) -> int:

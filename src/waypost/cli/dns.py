@@ -30,6 +30,7 @@ from waypost.cli.output import (
 from waypost.config.settings import Settings
 from waypost.dns.resolver import Answer, ResolverUnavailable, split_server
 from waypost.dns.zone import (
+    MADE_BY,
     MAX_SERIAL,
     TTL_S,
     Compared,
@@ -204,7 +205,7 @@ def _dnsmasq(parsed: argparse.Namespace) -> int:
     settings = settings_of(parsed)
     try:
         zones = _zones(parsed, settings, ())
-        lines = dnsmasq_lines(zones)
+        lines = [f"# {MADE_BY} dnsmasq; changes here are lost", *dnsmasq_lines(zones)]
     except ValueError as error:
         complain(str(error))
         return EXIT_USAGE
@@ -212,6 +213,7 @@ def _dnsmasq(parsed: argparse.Namespace) -> int:
         records = [record for zone in zones for record in zone.records if in_dnsmasq(record)]
         return asyncio.run(_check(parsed, settings, records))
     if parsed.output is not None:
+        _own_text(parsed.output)
         parsed.output.parent.mkdir(parents=True, exist_ok=True)
         _write(parsed.output, "\n".join(lines) + "\n")
     if parsed.json:
@@ -257,7 +259,7 @@ def _in_use(settings: Settings) -> InUse:
         domains=[
             domain.ascii
             for domain in routing.domains
-            if "." in domain.ascii or domain.ascii != settings.hostname
+            if domain.as_ip() is None and ("." in domain.ascii or domain.ascii != settings.hostname)
         ],
         own=[ip for ip in own if ip in settings.extra_own or _comes_from_others(ip)],
         hostname=hostname,
@@ -324,17 +326,14 @@ def _record_as_json(record: Record) -> dict[str, str]:
 
 def _written(zone: Zone, parsed: argparse.Namespace) -> _Written:
     """Raises WaypostError where a file must not be written over."""
-    path: Path | None = None
-    old: int | None = None
-    if parsed.output is not None:
-        path = parsed.output.absolute() / f"{zone.name}.zone"
-        with suppress(FileNotFoundError):
-            text = path.read_text("utf-8", "replace")
-            old = serial_in(text)
-            if old is None:
-                raise WaypostError(f"{path} was not made by this command; move it away")
-            if text == zone.text(old, parsed.ttl) and parsed.serial in (None, old):
-                return _Written(zone, old, text, path, is_new=False)
+    if parsed.output is None:
+        serial = parsed.serial or serial_after(None, date.today())
+        return _Written(zone, serial, zone.text(serial, parsed.ttl), None, is_new=True)
+    path = parsed.output.absolute() / f"{zone.name}.zone"
+    text = _own_text(path)
+    old = None if text is None else serial_in(text)
+    if old is not None and text == zone.text(old, parsed.ttl) and parsed.serial in (None, old):
+        return _Written(zone, old, text, path, is_new=False)
     try:
         serial = parsed.serial or serial_after(old, date.today())
     except ValueError as error:
@@ -346,24 +345,34 @@ def _written(zone: Zone, parsed: argparse.Namespace) -> _Written:
 
 
 def _write_all(directory: Path, written: Sequence[_Written], *, has_all: bool) -> None:
+    """`has_all` False: what loads them stays as it is."""
+    places = [(entry.zone.name, entry.path) for entry in written]
+    nsd = [f'zone:\n  name: "{name}"\n  zonefile: "{path}"' for name, path in places]
+    bind = [f'zone "{name}" {{ type primary; file "{path}"; }};' for name, path in places]
+    loaders = {
+        directory / "zones.nsd.conf": [f"# For NSD, {MADE_BY} zone", *nsd],
+        directory / "zones.bind.conf": [f"// For BIND, {MADE_BY} zone", *bind],
+    }
+    for path in loaders:
+        _own_text(path)
     directory.mkdir(parents=True, exist_ok=True)
     for entry in written:
         if entry.is_new and entry.path is not None:
             _write(entry.path, entry.text)
     if has_all:
-        places = [(entry.zone.name, entry.path) for entry in written]
-        _write(
-            directory / "zones.conf",
-            "# For nsd.conf: include this file.\n"
-            + "".join(f'zone:\n  name: "{name}"\n  zonefile: "{path}"\n' for name, path in places),
-        )
-        _write(
-            directory / "named.conf.local",
-            "// For named.conf: include this file.\n"
-            + "".join(
-                f'zone "{name}" {{ type primary; file "{path}"; }};\n' for name, path in places
-            ),
-        )
+        for path, lines in loaders.items():
+            _write(path, "\n".join(lines) + "\n")
+
+
+def _own_text(path: Path) -> str | None:
+    """What was written there before; None: nothing. Raises WaypostError for another's file."""
+    try:
+        text = path.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    if MADE_BY not in text:
+        raise WaypostError(f"{path} was not made by this command; it was left alone")
+    return text
 
 
 def _write(path: Path, text: str) -> None:

@@ -70,21 +70,21 @@ class ListTransport:
         # One name for the list, under whatever name of this hub it was written to (RFC 2919 §2).
         home = Domain(settings.scope) if settings.scope else table.own_domain(message.arrival)
         head = await asyncio.to_thread(_head, message)
-        is_bounce = message.envelope.reverse_path is None
-        if role == OWNER or is_bounce:
+        members, reverse_path = settings.members, message.envelope.reverse_path
+        if role == OWNER or reverse_path is None:
             owner = settings.owner or Address("postmaster", table.own_domain(message.arrival))
             mark = str(Address(f"{name}-{OWNER}", home))
             if mark in _values(head, "delivered-to"):
                 return [Outcome(OutcomeKind.FAILED, _LOOP)] * len(job.recipients)
             fields = f"Delivered-To: {mark}\r\n"
-            members, reverse_path = (owner,), message.envelope.reverse_path
+            members = (owner,)
             said = "for the owner"
         else:
             list_id = f"<{name}.{_in_id(home)}>"
             if any(list_id in value for value in _values(head, "list-id")):
                 return [Outcome(OutcomeKind.FAILED, _LOOP)] * len(job.recipients)
             fields = f"List-Id: {list_id}\r\nList-Post: <mailto:{Address(name, domain)}>\r\n"
-            members, reverse_path = settings.members, Address(f"{name}{BOUNCES}", domain)
+            reverse_path = Address(f"{name}{BOUNCES}", domain)
             said = f"for {len(members)} members"
         if not members:
             return [Outcome(OutcomeKind.DELIVERED, _NOBODY)] * len(job.recipients)

@@ -17,6 +17,9 @@ from itertools import zip_longest
 
 from waypost.mail.address import IPAddress
 
+# Stands in every file, so that no other is written over.
+MADE_BY = "made by waypost dns"
+
 TTL_S = 3600
 # RFC 1035 §2.3.4: 255 octets on the wire, two less as text.
 MAX_NAME = 253
@@ -88,7 +91,7 @@ class Zone:
         """As a master file."""
         negative_s = min(ttl_s, _MAX_NEGATIVE_S)
         lines = [
-            f"; {self.name}, made by: waypost dns zone",
+            f"; {self.name}, {MADE_BY} zone; changes here are lost",
             f"$ORIGIN {self.name}.",
             f"$TTL {ttl_s}",
             f"@ IN SOA {relative(self.primary, self.name)} {relative(self.contact, self.name)} (",

@@ -6,9 +6,10 @@ What a host is reached by is looked up here; whether it may be connected to is t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from itertools import islice
+from itertools import islice, zip_longest
 
 from waypost.dns.resolver import Answer, MailExchange, Resolver, ResolverUnavailable
 from waypost.mail.address import IPAddress
@@ -25,7 +26,7 @@ class Exchange:
 
     preference: int
     host: str
-    addresses: tuple[IPAddress, ...]  # IPv6 first, as the kernel would (RFC 6724)
+    addresses: tuple[IPAddress, ...]  # in the order to try them
     trouble: ResolverUnavailable | None = None  # those of a family could not be asked for now
     is_alias: bool = False  # a CNAME, which RFC 2181 §10.3 forbids
     is_ip: bool = False  # the record holds an address where a name belongs
@@ -84,7 +85,15 @@ async def _exchange(resolver: Resolver, preference: int, host: str) -> Exchange:
         else:
             addresses |= dict.fromkeys(answer.records[:MAX_ADDRESSES])
             is_alias = is_alias or _is_alias(answer, host)
-    return Exchange(preference, host, tuple(addresses), trouble, is_alias)
+    return Exchange(preference, host, tuple(interleaved(addresses)), trouble, is_alias)
+
+
+def interleaved(addresses: Iterable[IPAddress]) -> list[IPAddress]:
+    """IPv6 and IPv4 in turn, IPv6 first (RFC 8305 §4): a dead family costs one try, not all."""
+    known = list(addresses)
+    six = [ip for ip in known if ip.version == 6]
+    four = [ip for ip in known if ip.version == 4]
+    return [ip for pair in zip_longest(six, four) for ip in pair if ip is not None]
 
 
 def _is_alias(answer: Answer[IPAddress], host: str) -> bool:

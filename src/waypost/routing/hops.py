@@ -10,13 +10,13 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, zip_longest
+from itertools import groupby
 
 from waypost.dns.resolver import Resolver
 from waypost.errors import NoWay
 from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop
-from waypost.routing.exchanges import Exchange, exchanges_of
+from waypost.routing.exchanges import Exchange, exchanges_of, interleaved
 from waypost.routing.targets import HostPort, UnixPath
 
 # Whether a host, by name or address, is this hub itself.
@@ -82,7 +82,7 @@ async def hosts_direct(
     if not exchanges:
         raise NoWay(554, f"Mail for {domain} comes back to this host", (4, 6))
     hosts = [
-        Host(tuple(Hop(exchange.host, ip, port) for ip in _interleaved(exchange.addresses)))
+        Host(tuple(Hop(exchange.host, ip, port) for ip in exchange.addresses))
         for exchange in _in_random_order(exchanges)
         if exchange.addresses
     ]
@@ -116,16 +116,11 @@ def _in_random_order(exchanges: Sequence[Exchange]) -> list[Exchange]:
     return shuffled
 
 
-def _interleaved(addresses: Sequence[IPAddress]) -> list[IPAddress]:
-    """IPv6 and IPv4 in turn, IPv6 first (RFC 8305 §4)."""
-    six = [ip for ip in addresses if ip.version == 6]
-    four = [ip for ip in addresses if ip.version == 4]
-    return [ip for pair in zip_longest(six, four) for ip in pair if ip is not None]
-
-
 async def _host(host: AddressLiteral | Domain, port: int, resolver: Resolver) -> Host:
-    """A host that the operator named. Raises ResolverUnavailable, or NoWay that may pass: mail waits
-    until the zone or the configuration is repaired, and does not go back to its senders for it.
+    """A host that the operator named.
+
+    Raises ResolverUnavailable, or NoWay with a temporary code: mail waits until the zone or the
+    configuration is repaired, and does not go back to its senders for it.
     """
     if isinstance(host, AddressLiteral):
         return Host((Hop(str(host), host.ip, port),))
@@ -140,4 +135,4 @@ async def _host(host: AddressLiteral | Domain, port: int, resolver: Resolver) ->
             if isinstance(answer, BaseException):
                 raise answer
         raise NoWay(451, f"{host} has no address", (4, 4))
-    return Host(tuple(Hop(host.ascii, ip, port) for ip in _interleaved(addresses)))
+    return Host(tuple(Hop(host.ascii, ip, port) for ip in interleaved(addresses)))
