@@ -183,4 +183,4 @@ def test_too_many_hosts_and_addresses_are_left_out() -> None:
     assert hosts(found) == [f"mx{499 - number}.a.test" for number in range(MAX_EXCHANGES)]
     assert count_of(resolver, "A") == count_of(resolver, "AAAA") == MAX_EXCHANGES
     versions = [ip.version for ip in found.exchanges[0].addresses]
-    assert versions == [6] * MAX_ADDRESSES + [4] * MAX_ADDRESSES
+    assert versions == [6, 4] * MAX_ADDRESSES  # in turn (RFC 8305 §4)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from waypost.dns.zone import (
     MAX_DNSMASQ_LINE,
     MAX_SERIAL,
+    Extras,
     InUse,
     Record,
     State,
@@ -46,7 +47,7 @@ def in_use(**changed: Any) -> InUse:
 
 
 def zones(use: InUse, **options: Any) -> dict[str, Zone]:
-    return {zone.name: zone for zone in zones_of(use, **options)}
+    return {zone.name: zone for zone in zones_of(use, Extras(**options))}
 
 
 def lines(zone: Zone) -> list[str]:
@@ -174,6 +175,13 @@ def test_dkim_makes_dmarc_stricter() -> None:
     found = zones(in_use(domains=["plant.example"]), dkim={"s1": "v=DKIM1; k=rsa; p=AAAA"})
     assert 's1._domainkey IN TXT "v=DKIM1; k=rsa; p=AAAA"' in lines(found["plant.example"])
     assert any("p=quarantine" in line for line in lines(found["plant.example"]))
+
+
+def test_mail_may_leave_by_others_too() -> None:
+    found = zones(in_use(domains=["plant.example"]), spf=["include:_spf.far.example"])
+    assert '@ IN TXT "v=spf1 ip4:192.168.1.5 mx include:_spf.far.example -all"' in lines(
+        found["plant.example"]
+    )
 
 
 def test_other_name_servers() -> None:
