@@ -163,6 +163,19 @@ def test_a_file_of_another_is_left_alone(hub: Hub, tmp_path: Path) -> None:
     assert not (tmp_path / "zones.nsd.conf").exists()
 
 
+def test_addresses_others_cannot_reach_get_no_name(
+    hosts: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    """Loopback, link-local and documentation, unless it is named."""
+    hosts[0].add_address("198.51.100.3/24")
+    hosts[0].add_address("203.0.113.3/24")
+    config = '[addresses]\ndomains = ["plant.example"]\nown = ["auto", "203.0.113.3"]\n'
+    hub = Hub(tmp_path / "hub", config, listener="", namespace=hosts[0].name)
+    records = [record for zone in hub.json("dns", "zone") for record in zone["records"]]
+    places = [record["data"] for record in records if record["type"] in ("A", "AAAA")]
+    assert places == ["10.9.0.1", "203.0.113.3", "fd00:9::1"]
+
+
 def test_the_lines_of_another_are_left_alone(hub: Hub, tmp_path: Path) -> None:
     file = tmp_path / "dnsmasq.conf"
     file.write_text("no-resolv\n")
@@ -182,19 +195,18 @@ def test_names_that_lie_elsewhere_are_told(hub: Hub) -> None:
     [
         ("", (), "name one in addresses.domains or addresses.groups"),
         (
-            '[addresses]\nown = ["auto"]\ndomains = ["plant.example"]\n',
+            '[addresses]\nown = ["192.168.1.5"]\ndomains = ["plant.example"]\n',
             ("--zone", "far.example"),
             "there are: plant.example",
         ),
         (PLANT, ("--dkim", "s1=/nowhere.pem"), "/nowhere.pem: No such file"),
         (PLANT, ("--server", "127.0.0.1"), "--server goes with --check"),
+        (PLANT, ("--spf", "+all"), "expected a term of SPF"),
     ],
 )
 def test_mistakes_are_told(
     tmp_path: Path, config: str, options: tuple[str, ...], advice: str
 ) -> None:
-    if "auto" in config:
-        config = config.replace('"auto"', '"192.168.1.5"')
     done = Hub(tmp_path / "hub", config, listener="").run("dns", "zone", *options)
     assert done.returncode == 2
     assert advice in done.stderr.decode()

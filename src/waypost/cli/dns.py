@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ from waypost.dns.zone import (
     MAX_SERIAL,
     TTL_S,
     Compared,
+    Extras,
     InUse,
     Record,
     State,
@@ -59,6 +61,9 @@ _Ask = Callable[[str, str], Awaitable[Answer[str]]]
 # Addresses of interfaces that others do not come to us by.
 _NOT_FOR_OTHERS = frozenset({"loopback", "link-local", "documentation"})
 
+# RFC 7208 §4.6.1: a mechanism, not "all", which comes last anyway, and no modifier.
+_SPF_TERM = re.compile(r"[+?~-]?(?:include|exists|ip4|ip6|a|mx)(?:[:/][!-~]+)?", re.IGNORECASE)
+
 _COLOURS = {
     State.OK: "green",
     State.MISSING: "red",
@@ -81,6 +86,14 @@ def add_commands(
         default=[],
         metavar="SELECTOR=FILE",
         help="a DKIM record for each domain, from a public key in PEM; may be repeated",
+    )
+    names.add_argument(
+        "--spf",
+        type=_spf_term,
+        action="append",
+        default=[],
+        metavar="TERM",
+        help="mail also leaves by these, as in include:_spf.google.com; may be repeated",
     )
     names.add_argument(
         "--check",
@@ -156,6 +169,12 @@ def _dkim(text: str) -> tuple[str, Path]:
     if not equals or not file:
         raise argparse.ArgumentTypeError("expected SELECTOR=FILE")
     return _name(selector), Path(file)
+
+
+def _spf_term(text: str) -> str:
+    if _SPF_TERM.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError("expected a term of SPF, as in include:_spf.example.com")
+    return text
 
 
 def _server(text: str) -> str:
@@ -243,7 +262,7 @@ def _zones(
             raise ValueError(f"--dkim {file}: {error.strerror}") from None
         except ValueError as error:
             raise ValueError(f"--dkim {file} {error}") from None
-    zones = zones_of(_in_use(settings), dkim=dkim, name_servers=name_servers)
+    zones = zones_of(_in_use(settings), Extras(dkim, parsed.spf, name_servers))
     _tell_of_far_names(zones)
     return zones
 

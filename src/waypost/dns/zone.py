@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from itertools import zip_longest
@@ -110,23 +110,30 @@ class InUse:
     domains: Collection[str]  # others of ours
     own: Collection[IPAddress]  # addresses of ours that others can reach
     hostname: str | None = None  # what the hub calls itself; None: it has no name
-    names: Mapping[IPAddress, str] | None = None  # and what at these addresses
+    names: Mapping[IPAddress, str] = field(default_factory=dict)  # and what at these addresses
     submission: Collection[tuple[IPAddress, int]] = ()  # where clients may hand mail in
 
 
-def zones_of(
-    use: InUse, *, dkim: Mapping[str, str] | None = None, name_servers: Sequence[str] = ()
-) -> list[Zone]:
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What the operator adds."""
+
+    dkim: Mapping[str, str] = field(default_factory=dict)  # selector, and its record's text
+    spf: Sequence[str] = ()  # terms for hosts that mail leaves by, beside our own
+    name_servers: Sequence[str] = ()  # empty: the host that takes the mail
+
+
+def zones_of(use: InUse, extras: Extras | None = None) -> list[Zone]:
     """The forward zones, then the reverse ones.
 
-    `dkim`: selector and the text of its record; `name_servers` empty: the hub's host serves them.
     Raises ValueError, saying what to configure, when there is nothing to make them of.
     """
+    extras = extras or Extras()
     plan = _Plan(use)
-    for server in name_servers:
+    for server in extras.name_servers:
         if plan.zone_holding(server) is not None and server not in plan.hosts:
             raise ValueError(f"{server} is in a zone of ours, and is no name of this host")
-    forward = [_forward_zone(plan, domain, dkim or {}, name_servers) for domain in plan.addresses]
+    forward = [_forward_zone(plan, domain, extras) for domain in plan.addresses]
     return forward + _reverse_zones(plan, forward)
 
 
@@ -135,7 +142,6 @@ class _Plan:
 
     def __init__(self, use: InUse) -> None:
         self.use = use
-        self._names = use.names or {}
         grouped = [domain for domains in use.groups.values() for domain in domains]
         hostname = use.hostname
         ours = {*use.domains, *grouped} | ({hostname} if hostname else set())
@@ -178,8 +184,8 @@ class _Plan:
 
     def mail_host(self, domain: str, ip: IPAddress) -> str:
         """Who takes mail for a domain at an address."""
-        if ip in self._names:
-            return self._names[ip]
+        if ip in self.use.names:
+            return self.use.names[ip]
         hostname = self.use.hostname
         # At a group's address the hub does not use its host name (routing/groups).
         if hostname is not None and domain not in self._grouped and lies_in(hostname, domain):
@@ -192,8 +198,8 @@ class _Plan:
 
     def name_at(self, ip: IPAddress) -> str | None:
         """The one name an address leads back to; None: no domain of ours is there."""
-        if ip in self._names:
-            return self._names[ip]
+        if ip in self.use.names:
+            return self.use.names[ip]
         if ip in self.use.groups:
             return f"mail.{self.use.groups[ip][0]}"
         return self.use.hostname or (None if self._first is None else f"mail.{self._first}")
@@ -203,17 +209,15 @@ class _Plan:
         return max((d for d in self.addresses if lies_in(name, d)), key=len, default=None)
 
 
-def _forward_zone(
-    plan: _Plan, zone: str, dkim: Mapping[str, str], name_servers: Sequence[str]
-) -> Zone:
+def _forward_zone(plan: _Plan, zone: str, extras: Extras) -> Zone:
     hosts = plan.mail_hosts(zone)
-    servers = name_servers or hosts[:1]
+    servers = extras.name_servers or hosts[:1]
     records = [Record(zone, "NS", "", server) for server in servers]
     below = [d for d in plan.addresses if d != zone and _parent(plan, d) == zone]
     for domain in below:  # what others ask here for these is answered there (RFC 1034 §4.2.1)
         records += [
             Record(domain, "NS", "", server)
-            for server in name_servers or plan.mail_hosts(domain)[:1]
+            for server in extras.name_servers or plan.mail_hosts(domain)[:1]
         ]
     for server in dict.fromkeys(record.target or "" for record in records):
         if any(lies_in(server, domain) for domain in below):
@@ -226,11 +230,12 @@ def _forward_zone(
                 # RFC 7208 §2.3: HELO is checked by its own record, and for bounces nothing else.
                 records.append(Record(host, "TXT", "v=spf1 a -all"))
     addresses = plan.addresses[zone]
-    places = " ".join(f"ip{ip.version}:{ip}" for ip in addresses)
-    records.append(Record(zone, "TXT", f"v=spf1 {places} mx -all"))
-    records += [Record(f"{s}._domainkey.{zone}", "TXT", text) for s, text in dkim.items()]
+    # RFC 7208 §5.6; "mx" is for addresses of other names.
+    places = [f"ip{ip.version}:{ip}" for ip in addresses]
+    records.append(Record(zone, "TXT", " ".join(["v=spf1", *places, "mx", *extras.spf, "-all"])))
+    records += [Record(f"{s}._domainkey.{zone}", "TXT", text) for s, text in extras.dkim.items()]
     # SPF alone breaks where mail is forwarded: only with DKIM others are asked to act (RFC 9989).
-    policy = "quarantine" if dkim else "none"
+    policy = "quarantine" if extras.dkim else "none"
     report = f"v=DMARC1; p={policy}; rua=mailto:postmaster@{zone}"
     records.append(Record(f"_dmarc.{zone}", "TXT", report))
     # RFC 6186 §3.1, RFC 2782.
