@@ -447,22 +447,7 @@ def _asking(servers: Sequence[str]) -> _Ask:
     # dnspython takes a while to load, which no other command should wait for.
     from waypost.dns.caching import CachingResolver
 
-    class AnyRecord(CachingResolver):
-        """Also asks for what no other part of the hub needs: SRV, NS, SOA."""
-
-        async def data(self, name: str, kind: str) -> Answer[str]:
-            return await self._ask(name, kind, _data)
-
-    return AnyRecord(servers).data
-
-
-def _data(rdata: Any) -> str:
-    """An answer as `Record.data` has it."""
-    if hasattr(rdata, "strings"):  # TXT
-        return b"".join(rdata.strings).decode("utf-8", "backslashreplace")
-    if hasattr(rdata, "rname"):  # SOA, whose numbers are the server's
-        return f"{rdata.mname} {rdata.rname}".lower()
-    return str(rdata).lower()
+    return CachingResolver(servers).data
 
 
 async def _compared(ask: _Ask, wanted: Sequence[Record]) -> list[Compared]:

@@ -116,6 +116,17 @@ class CachingResolver:
         name = dns.reversename.from_address(str(ip))
         return await self._ask(name.to_text(omit_final_dot=True), "PTR", _target)
 
+    async def data(self, name: str, kind: str) -> Answer[str]:
+        """Records of any type, in lower case as a master file has them (RFC 1035 §5.1).
+
+        TXT as its text alone; of an SOA the primary and the contact, whose numbers are the
+        server's own. Asked anew each time. Raises ResolverUnavailable.
+        """
+        found = await self._look_up((name.lower(), kind), _data)
+        if isinstance(found, Trouble):
+            raise ResolverUnavailable(f"{name or '.'} {kind}", found)
+        return found
+
     async def validates(self) -> bool:
         """See Resolver: the root is signed, so a validating resolver says so of it."""
         try:
@@ -309,3 +320,11 @@ def _text(rdata: Any) -> str:
 
 def _target(rdata: Any) -> str:
     return _plain(rdata.target)
+
+
+def _data(rdata: Any) -> str:
+    if hasattr(rdata, "strings"):  # TXT
+        return _text(rdata)
+    if hasattr(rdata, "rname"):  # SOA
+        return f"{rdata.mname} {rdata.rname}".lower()
+    return str(rdata).lower()
