@@ -47,6 +47,8 @@ from waypost.queue.store import Action
 from waypost.routing.groups import DomainGroups
 from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import RoutingTable
+from waypost.tls.authority import Subjects
+from waypost.tls.keeper import LOOK_S, Keeper
 
 # How long sessions and attempts under way may take to end when the hub is told to stop.
 DRAIN_S = 10.0
@@ -69,6 +71,17 @@ def make_gate(
 def make_own_addresses(settings: Settings) -> OwnAddresses:
     """Our addresses as these settings say."""
     return OwnAddresses(follow_interfaces=settings.follow_interfaces, extra=settings.extra_own)
+
+
+def make_keeper(settings: Settings, own: OwnAddresses) -> Keeper:
+    """The certificates of these settings."""
+    names = [name.ascii for _, name in settings.routing.groups.names]
+    if settings.hostname is not None:
+        names.append(settings.hostname)
+    return Keeper(
+        settings.data_dir / "tls",
+        subjects=lambda: Subjects(own.current, frozenset(names)),
+    )
 
 
 def make_table(
@@ -190,6 +203,8 @@ class Hub:
         self._gate = make_gate(settings, self._own, self._listening)
         self._mailboxes = make_mailbox_names(settings)
         self._table = make_table(settings, self._own, self._mailboxes, self._gate)
+        self._keeper = make_keeper(settings, self._own)
+        self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
         self._acceptance = Acceptance(
@@ -252,11 +267,13 @@ class Hub:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
         try:
+            await self._renew_certificates(self._settings)
             for settings in self._settings.listeners:
                 await self._listen(settings)
             await self._control.start()
             self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
             self._spawn(self._dispatcher.run(), "dispatcher")
+            self._spawn(self._keep_certificates(), "certificates")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -281,6 +298,11 @@ class Hub:
             why = "data_dir, mailboxes.root and log.format cannot change while the hub runs"
             self._log.event("reload-refused", why=why)
             return why
+        try:
+            await self._renew_certificates(settings)
+        except (WaypostError, OSError) as error:
+            self._log.event("reload-refused", why=error)
+            return str(error)
         return await self._apply(settings)
 
     async def _apply(self, settings: Settings) -> str | None:
@@ -334,6 +356,7 @@ class Hub:
             trusted=Networks(self._settings.trusted),
             limits=self._settings.limits,
             hostname=self._settings.hostname,
+            tls=None if settings.tls == "off" else self._keeper.contexts[settings.tls_profile],
             log=self._log,
         )
         try:
@@ -377,8 +400,30 @@ class Hub:
         self._trouble = "queue's writer"
         self._stop.set()
 
+    async def _renew_certificates(self, settings: Settings) -> None:
+        """Have the certificates that fit now. Raises CertificateFault, AuthorityError, OSError."""
+        if all(listener.tls == "off" for listener in settings.listeners):
+            return
+        prepared = await asyncio.to_thread(self._keeper.prepare, settings.tls)
+        self._keeper.load(prepared)
+        if prepared.trouble is not None:
+            self._log.event("certificate-trouble", why=prepared.trouble)
+
+    async def _keep_certificates(self) -> None:
+        """Until cancelled: again when our addresses change, and now and then anyway."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._own_changed.wait()
+            self._own_changed.clear()
+            try:
+                await self._renew_certificates(self._settings)
+            except (WaypostError, OSError) as error:
+                self._log.event("certificate-trouble", why=error)
+
     def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
         self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))
+        self._own_changed.set()
 
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
         return frozenset(bound for listener in self._listeners for bound in listener.bound)

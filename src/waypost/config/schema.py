@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from waypost.dns.resolver import SYSTEM, split_server
@@ -406,10 +407,40 @@ SECTIONS: tuple[Section, ...] = (
                 "as networks.trusted",
                 "Who may connect at all.",
             ),
+            Key(
+                "tls",
+                _choice("off", "starttls", "implicit"),
+                "starttls",
+                '"off", "starttls" or "implicit"',
+                "Whether TLS is not there, may be asked for (STARTTLS), or comes first.",
+            ),
+            Key(
+                "tls_profile",
+                _choice("modern", "legacy"),
+                "modern",
+                '"modern" or "legacy"',
+                "modern: TLS 1.2 and later. legacy: TLS 1.0 and later, for devices from then;"
+                " needs `networks` that name them.",
+            ),
         ),
-        "Where mail comes in. Without any: `smtp` on port 2525 and `submission` on port 2587, all"
-        " addresses.",
+        "Where mail comes in. Without any: `smtp` on port 2525, `submission` on port 2587 and"
+        " `submissions`, with TLS from the start, on port 2465, all addresses.",
         is_array=True,
+    ),
+    Section(
+        "tls",
+        (
+            Key(
+                "certificate",
+                lambda value: Path(_text(value)),
+                None,
+                "a file (PEM, with its chain)",
+                "What the hub shows. Absent: issued by the [hub's own"
+                " authority](../how-to/tls-to-an-ip.md), for all its addresses and names.",
+            ),
+            Key("key", lambda value: Path(_text(value)), None, "a file (PEM)", "Its key."),
+        ),
+        "The certificate of all listeners.",
     ),
     Section(
         "mailboxes",

@@ -25,6 +25,7 @@ from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
 from waypost.routing.targets import parse_target
+from waypost.tls.settings import TlsSettings
 
 ENVIRONMENT_PREFIX = "WAYPOST__"
 CONFIG_PLACES = (Path("waypost.toml"), Path("/etc/waypost/waypost.toml"))
@@ -32,6 +33,7 @@ CONFIG_PLACES = (Path("waypost.toml"), Path("/etc/waypost/waypost.toml"))
 DEFAULT_LISTENERS = (
     ListenerSettings("smtp", ("0.0.0.0:2525", "[::]:2525"), "hub"),
     ListenerSettings("submission", ("0.0.0.0:2587", "[::]:2587"), "submission"),
+    ListenerSettings("submissions", ("0.0.0.0:2465", "[::]:2465"), "submission", tls="implicit"),
 )
 
 Values = dict[str, Any]  # section name -> dict of values, or a list of such for [[sections]]
@@ -50,6 +52,7 @@ class Settings:
     relays: tuple[Relay, ...] = ()
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
     listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
+    tls: TlsSettings = field(default_factory=TlsSettings)
     limits: Limits = field(default_factory=Limits)
     retry: RetrySettings = field(default_factory=RetrySettings)
     dns_servers: tuple[str, ...] = (SYSTEM,)
@@ -211,11 +214,18 @@ class _Reader:
             binds = listener["bind"] or ()
             if listener["role"] != "lmtp" and any(bind.startswith("/") for bind in binds):
                 self._fault(("listener", index, "bind"), 'a Unix socket needs role = "lmtp"')
+            if listener["tls_profile"] == "legacy" and "any" in (listener["networks"] or ()):
+                self._fault(
+                    ("listener", index, "tls_profile"),
+                    "old TLS is for the devices that need it: name their networks in networks",
+                )
             if listener["role"] == "lmtp" and any(bind.endswith(":25") for bind in binds):
                 # RFC 2033 §5: a client that speaks SMTP there would lose mail.
                 self._fault(("listener", index, "bind"), "LMTP must not be on port 25")
         if values["check"]["probe"] and values["check"]["sender"] is None:
             self._fault(("check", "probe"), "probing needs check.sender, which somebody reads")
+        if (values["tls"]["certificate"] is None) != (values["tls"]["key"] is None):
+            self._fault(("tls",), "certificate and key go together")
         retry = values["retry"]
         if retry["give_up_after_s"] < retry["first_s"]:
             self._fault(
@@ -366,11 +376,13 @@ def _compose(
         ),
         listeners=tuple(
             ListenerSettings(
-                listener["name"], listener["bind"], listener["role"], listener["networks"]
+                *(listener["name"], listener["bind"], listener["role"], listener["networks"]),
+                *(listener["tls"], listener["tls_profile"]),
             )
             for listener in values["listener"]
         )
         or DEFAULT_LISTENERS,
+        tls=TlsSettings(values["tls"]["certificate"], values["tls"]["key"]),
         limits=Limits(**values["limits"]),
         retry=RetrySettings(**values["retry"]),
         dns_servers=values["dns"]["servers"],

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from waypost.smtp.server import (
     Phase,
     ServerSession,
     ServerSettings,
+    TlsRequested,
     TransactionDropped,
 )
 
@@ -40,6 +42,8 @@ from waypost.smtp.server import (
 IDLE_S = 300.0
 # All sessions of a listener are looked at this often; nothing needs to be more exact.
 SWEEP_S = 5.0
+# A TLS handshake is waited for this long.
+HANDSHAKE_S = 30.0
 # A client that sends on while it waits for an answer is not read beyond this.
 MAX_UNREAD_BYTES = 65_536
 BACKLOG = 1024
@@ -53,6 +57,8 @@ class ListenerSettings:
     bind: tuple[str, ...]  # "address:port", "[v6]:port", or the path of a Unix socket
     role: str = "hub"  # hub | submission | lmtp
     networks: tuple[str, ...] = ("any",)
+    tls: str = "starttls"  # off | starttls | implicit
+    tls_profile: str = "modern"  # modern | legacy
 
 
 def split_bind(bind: str) -> tuple[str, int]:
@@ -84,15 +90,19 @@ class SmtpListener:
         trusted: Networks,
         limits: Limits,
         hostname: str | None,
+        tls: ssl.SSLContext | None,
         log: Log,
     ) -> None:
+        """`tls` None: there is no certificate, so no TLS either."""
         self.settings = settings
+        self.tls = tls
         self.acceptance = acceptance
         self.log = log
         self.networks = Networks(settings.networks)
         self.sessions: set[IncomingSession] = set()
         self.is_draining = False
         self._unsent: list[IncomingSession] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None  # None: not started
         self._paths: list[str] = []
@@ -131,7 +141,11 @@ class SmtpListener:
                 ) from error
             server = (
                 await loop.create_server(
-                    lambda: IncomingSession(self), sock=listening, backlog=BACKLOG
+                    lambda: IncomingSession(self),
+                    sock=listening,
+                    backlog=BACKLOG,
+                    ssl=self.tls if self.settings.tls == "implicit" else None,
+                    ssl_handshake_timeout=HANDSHAKE_S if self.settings.tls == "implicit" else None,
                 )
                 if listening.family != socket.AF_UNIX
                 else await loop.create_unix_server(
@@ -192,6 +206,18 @@ class SmtpListener:
         for session in sessions:
             session.flush()
 
+    @property
+    def offers_tls(self) -> bool:
+        """STARTTLS is there for the asking."""
+        return self.tls is not None and self.settings.tls == "starttls"
+
+    def handshake(self, session: IncomingSession) -> None:
+        """Have a session go on over TLS."""
+        assert self.tls is not None
+        task = asyncio.get_running_loop().create_task(session.encrypt(self.tls))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
     def forget(self, session: IncomingSession) -> None:
         """A session has ended."""
         self.sessions.discard(session)
@@ -242,6 +268,7 @@ class IncomingSession(asyncio.Protocol):
     __slots__ = (
         "_arrival",
         "_client_ip",
+        "_early",
         "_is_paused",
         "_is_trusted",
         "_listener",
@@ -260,6 +287,7 @@ class IncomingSession(asyncio.Protocol):
         self._local_ip: IPAddress | None = None  # None: as above
         self._is_trusted = False
         self._is_paused = False
+        self._early: bytearray | None = None  # None: no handshake is under way
         self._arrival: Arrival | None = None  # None: no MAIL yet
         self._transaction: Transaction | None = None
         self.last_heard_at = 0.0
@@ -277,9 +305,12 @@ class IncomingSession(asyncio.Protocol):
             self._is_trusted = self._client_ip in listener.trusted
         else:
             self._is_trusted = True
+        is_encrypted = transport.get_extra_info("ssl_object") is not None
         self._session = ServerSession(
             listener.lenient if self._is_trusted else listener.strict,
             trace_name(self._local_ip, listener.hostname),
+            offers_tls=listener.offers_tls and self._client_ip is not None and not is_encrypted,
+            is_encrypted=is_encrypted,
         )
         listener.sessions.add(self)
         if listener.is_draining:
@@ -294,6 +325,9 @@ class IncomingSession(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.last_heard_at = time.monotonic()
+        if self._early is not None:
+            self._early += data  # the first of what is encrypted, before we have heard that it is
+            return
         try:
             self._session.receive(data)
             self._advance()
@@ -358,6 +392,40 @@ class IncomingSession(asyncio.Protocol):
             self._transport.write(octets)
         if session.phase is Phase.CLOSED:
             self._transport.close()
+
+    def _on_tls(self, event: TlsRequested) -> None:
+        self._session.answer(replies.READY_FOR_TLS)
+        self._early = bytearray()
+        # The handshake is the next thing to be read, so nothing may be read before it begins.
+        self._pause()
+        self.flush()
+        self._listener.handshake(self)
+
+    async def encrypt(self, context: ssl.SSLContext) -> None:
+        """Go on over TLS, or not at all."""
+        try:
+            transport = await asyncio.get_running_loop().start_tls(
+                *(self._transport, self, context),
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_S,
+            )
+        except OSError as error:  # and ssl.SSLError, ConnectionError, TimeoutError with it
+            self._listener.log.event(
+                "tls-failed",
+                client=self._client_ip,
+                listener=self._listener.settings.name,
+                why=getattr(error, "reason", None) or error.strerror or repr(error),
+            )
+            self._transport.abort()
+            return
+        if transport is None:  # the client has gone meanwhile
+            return
+        self._transport = transport
+        self._is_paused = False
+        self._session.encrypted()
+        early, self._early = bytes(self._early or b""), None
+        if early:
+            self.data_received(early)
 
     def _on_mail(self, event: MailRequested) -> None:
         session = self._session
@@ -430,6 +498,7 @@ class IncomingSession(asyncio.Protocol):
         ContentRequested: _on_content_requested,
         ContentChunk: _on_chunk,
         ContentEnded: _on_content_ended,
+        TlsRequested: _on_tls,
         TransactionDropped: _on_dropped,
     }
 

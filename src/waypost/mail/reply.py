@@ -92,6 +92,8 @@ HELP = Reply(
     (0, 0),
 )
 
+READY_FOR_TLS = Reply(220, "Ready to start TLS", (0, 0))
+NOTHING_BEFORE_TLS = Reply(554, "Something followed STARTTLS in clear, closing", (5, 1))
 NOT_IN_THIS_ORDER = Reply(503, "Bad sequence of commands", (5, 1))
 GREET_FIRST = Reply(503, "Say EHLO or HELO first", (5, 1))
 UNKNOWN_COMMAND = Reply(500, "Command not recognised", (5, 2))

@@ -5,8 +5,8 @@ step whatever a client sends. Decisions are the caller's: `next_event()` gives a
 engine reads no further until `answer()` (content chunks alone need no answer).
 
 Extensions: PIPELINING (RFC 2920), SIZE (1870), 8BITMIME (6152), BINARYMIME and CHUNKING (3030),
-SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034), DSN (3461), LIMITS (9422). STARTTLS and AUTH have
-their rows in the table below.
+SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034), DSN (3461), LIMITS (9422), STARTTLS (3207). AUTH has
+its row in the table below.
 """
 
 from __future__ import annotations
@@ -71,6 +71,11 @@ class ContentEnded:
 
 
 @dataclass(slots=True)
+class TlsRequested:
+    """STARTTLS (RFC 3207); wants an answer: 220, then a handshake, then `encrypted()`."""
+
+
+@dataclass(slots=True)
 class TransactionDropped:
     """RSET, a new greeting, or a failed chunk: forget the transaction; wants no answer."""
 
@@ -81,6 +86,7 @@ Event = (
     | ContentRequested
     | ContentChunk
     | ContentEnded
+    | TlsRequested
     | TransactionDropped
 )
 
@@ -122,13 +128,27 @@ class ServerSession:
         "body",
         "extended",
         "helo",
+        "is_encrypted",
+        "offers_tls",
         "phase",
         "recipients",
         "smtputf8",
     )
 
-    def __init__(self, settings: ServerSettings, name: str) -> None:
-        """`name` is what the hub calls itself: its host name, or the literal connected to."""
+    def __init__(
+        self,
+        settings: ServerSettings,
+        name: str,
+        *,
+        offers_tls: bool = False,
+        is_encrypted: bool = False,
+    ) -> None:
+        """`name` is what the hub calls itself: its host name, or the literal connected to.
+
+        `offers_tls`: STARTTLS is there for the asking; `is_encrypted`: TLS came first.
+        """
+        self.offers_tls = offers_tls
+        self.is_encrypted = is_encrypted
         self._settings = settings
         self._table = _LMTP if settings.is_lmtp else _SMTP
         self._name = name
@@ -226,6 +246,17 @@ class ServerSession:
         self._answering = None
         self.phase = Phase.CLOSED
 
+    def encrypted(self) -> None:
+        """The handshake is done: what was said before it was never said (RFC 3207 §4.2)."""
+        self.offers_tls = False
+        self.is_encrypted = True
+        self._buffer = b""
+        self._position = 0
+        self._end_transaction()
+        self.phase = Phase.CONNECTED
+        self.helo = ""
+        self.extended = False
+
     def data_to_send(self) -> bytes:
         """Everything to send now, in one piece."""
         out = self._out
@@ -254,8 +285,9 @@ class ServerSession:
         """For "with" in Received (RFC 3848, RFC 6531 §4.3)."""
         base = "LMTP" if self._settings.is_lmtp else ("ESMTP" if self.extended else "SMTP")
         if self.smtputf8:
-            return "UTF8LMTP" if self._settings.is_lmtp else "UTF8SMTP"
-        return base
+            base = "UTF8LMTP" if self._settings.is_lmtp else "UTF8SMTP"
+        # RFC 3848 has no word for SMTP without EHLO over TLS.
+        return f"{base}S" if self.is_encrypted and base != "SMTP" else base
 
     # Lines.
 
@@ -363,7 +395,10 @@ class ServerSession:
         if extended:
             settings = self._settings
             self._out.append(
-                _extensions(self._name, settings.max_message_bytes, settings.max_recipients)
+                _extensions(
+                    *(self._name, settings.max_message_bytes, settings.max_recipients),
+                    self.offers_tls,
+                )
             )
         else:
             self._out.append(f"250 {self._name}\r\n".encode())
@@ -412,6 +447,19 @@ class ServerSession:
     def _help(self, argument: str) -> Event | None:
         self._out.append(replies.HELP.wire)
         return None
+
+    def _starttls(self, argument: str) -> Event | None:
+        if not self.offers_tls:
+            raise CommandRefused(
+                replies.NOT_IN_THIS_ORDER if self.is_encrypted else replies.NOT_IMPLEMENTED
+            )
+        if argument:
+            raise CommandRefused(Reply(501, "STARTTLS takes no argument", (5, 4)))
+        if self.buffered_bytes:
+            # Nobody may have a say in both (RFC 3207 §6): somebody may have put them there.
+            self.refuse(replies.NOTHING_BEFORE_TLS)
+            return None
+        return TlsRequested()
 
     def _not_implemented(self, argument: str) -> Event | None:
         self._say_junk(replies.NOT_IMPLEMENTED)
@@ -553,7 +601,7 @@ def _greeting(name: str, is_lmtp: bool, software: str) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _extensions(name: str, max_message_bytes: int, max_recipients: int) -> bytes:
+def _extensions(name: str, max_message_bytes: int, max_recipients: int, offers_tls: bool) -> bytes:
     keywords = (
         name,
         "PIPELINING",
@@ -565,6 +613,7 @@ def _extensions(name: str, max_message_bytes: int, max_recipients: int) -> bytes
         "ENHANCEDSTATUSCODES",
         "DSN",
         f"LIMITS RCPTMAX={max_recipients}",
+        *(("STARTTLS",) if offers_tls else ()),
         "HELP",
     )
     lines = [f"250-{keyword}\r\n" for keyword in keywords[:-1]]
@@ -596,12 +645,12 @@ def _table(greetings: dict[bytes, _Action]) -> tuple[dict[bytes, _Action], ...]:
         b"EXPN": ServerSession._not_implemented,
         b"HELP": ServerSession._help,
         b"QUIT": ServerSession._quit,
-        b"STARTTLS": ServerSession._not_implemented,
         b"AUTH": ServerSession._not_implemented,
     }
+    between: dict[bytes, _Action] = {**anytime, b"STARTTLS": ServerSession._starttls}
     rows = {
-        Phase.CONNECTED: anytime,
-        Phase.READY: {**anytime, b"MAIL": ServerSession._mail},
+        Phase.CONNECTED: between,
+        Phase.READY: {**between, b"MAIL": ServerSession._mail},
         Phase.SENDER: {**anytime, b"RCPT": ServerSession._rcpt},
         Phase.RECIPIENTS: {
             **anytime,

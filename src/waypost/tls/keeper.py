@@ -1,0 +1,139 @@
+"""The certificates the hub shows: given by the operator, or issued by its own authority.
+
+One context for each profile lives as long as the hub. Certificates are replaced within it, so new
+sessions see the new one and sessions under way go on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from waypost.errors import WaypostError
+from waypost.tls.authority import (
+    Authority,
+    Subjects,
+    is_due,
+    subjects_of,
+    write_public,
+    write_secret,
+)
+from waypost.tls.settings import Profile, TlsSettings
+
+# A leaf of our own is looked at this often.
+LOOK_S = 43_200.0
+# Old devices know RSA only, all others are better served by ECDSA: OpenSSL shows what fits.
+_LEAVES = {"ecdsa": False, "rsa": True}
+
+
+class CertificateFault(WaypostError):
+    """A certificate or key of the configuration cannot be used; the text says which and why."""
+
+
+class Prepared(NamedTuple):
+    """Certificates that lie ready."""
+
+    pairs: tuple[tuple[Path, Path], ...]  # certificate with its chain, and key
+    trouble: str | None  # what had to be left out, in words; None: nothing
+
+
+class Keeper:
+    """Keeps the contexts in order."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        subjects: Callable[[], Subjects],
+        clock: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ) -> None:
+        """`directory` is `tls/` of the data directory; `subjects` gives what we stand for now."""
+        self._directory = directory
+        self._subjects = subjects
+        self._clock = clock
+        self.contexts = {profile: _context(profile) for profile in Profile}
+
+    def prepare(self, settings: TlsSettings) -> Prepared:
+        """Find the certificates, and issue what is missing, old, or stands for other addresses.
+
+        Blocks; touches no context. Raises AuthorityError, OSError.
+        """
+        if settings.certificate is not None and settings.key is not None:
+            return Prepared(((settings.certificate, settings.key),), None)
+        now = self._clock()
+        wanted = self._subjects()
+        authority = Authority.load(self._directory)
+        if authority is None:
+            authority = Authority.create(self._directory, wanted, now=now)
+        allowed = authority.allowed(wanted)
+        pairs: list[tuple[Path, Path]] = []
+        for kind, is_rsa in _LEAVES.items():
+            certificate = self._directory / f"hub-{kind}.pem"
+            key = self._directory / f"hub-{kind}.key"
+            if not _is_good(certificate, key, allowed, authority, now):
+                leaf = authority.issue(allowed, is_rsa=is_rsa, now=now)
+                write_secret(key, leaf.key)
+                write_public(certificate, leaf.certificate)
+            pairs.append((certificate, key))
+        left_out = sorted(map(str, (wanted.ips - allowed.ips) | (wanted.names - allowed.names)))
+        if not left_out:
+            return Prepared(tuple(pairs), None)
+        trouble = (
+            f"the authority in {self._directory} may not speak for {', '.join(left_out)};"
+            " `waypost tls init --force` makes one that may"
+        )
+        return Prepared(tuple(pairs), trouble)
+
+    def load(self, prepared: Prepared) -> None:
+        """Show these from the next handshake on. Raises CertificateFault; all or nothing."""
+        for certificate, key in prepared.pairs:
+            self._load(certificate, key, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        for context in self.contexts.values():
+            for certificate, key in prepared.pairs:
+                self._load(certificate, key, context)
+
+    def _load(self, certificate: Path, key: Path, context: ssl.SSLContext) -> None:
+        try:
+            context.load_cert_chain(certificate, key, _no_passphrase)
+        except (OSError, ValueError) as error:  # and ssl.SSLError with it
+            why = getattr(error, "reason", None) or getattr(error, "strerror", None)
+            raise CertificateFault(f"{certificate} with {key}: {why or error}") from error
+
+
+def _context(profile: Profile) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 1
+    if profile is Profile.LEGACY:
+        # Both are needed since OpenSSL 3: the version, and the level that forbids its hashes.
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    else:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key is encrypted; nobody is here to type its passphrase")
+
+
+def _is_good(
+    certificate: Path,
+    key: Path,
+    wanted: Subjects,
+    authority: Authority,
+    now: datetime.datetime,
+) -> bool:
+    """Whether a leaf of ours still serves."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+        found.verify_directly_issued_by(authority.certificate)
+    except (OSError, ValueError, TypeError, InvalidSignature):
+        return False
+    return key.exists() and subjects_of(found) == wanted and not is_due(found, now=now)
