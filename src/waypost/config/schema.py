@@ -27,6 +27,7 @@ from waypost.mail.address import (
 from waypost.net.networks import Networks
 from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.targets import parse_host, parse_target
+from waypost.smtp.auth import Secret
 
 Read = Callable[[Any], Any]  # the TOML value into ours; raises ValueError: what was expected
 
@@ -189,6 +190,22 @@ def _new_place(value: Any) -> DomainPart:
         return AddressLiteral(as_value(ip_address(_text(value))))
     except ValueError:
         return _domain(value)
+
+
+def _secret(value: Any) -> Secret:
+    return Secret(_text(value))
+
+
+def _secret_file(value: Any) -> Secret:
+    """The first line of a file nobody else may read."""
+    path = Path(_text(value))
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ValueError(f"{path} may be read by others than its owner; chmod 600 it")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return Secret(_text(text.partition("\n")[0].rstrip("\r")))
 
 
 def _hosts(value: Any) -> tuple[Domain | AddressLiteral, ...]:
@@ -544,7 +561,31 @@ SECTIONS: tuple[Section, ...] = (
                 "a name, an IP address, or a list of them",
                 "The smart host; of several the next is tried when one cannot be used.",
             ),
-            Key("port", _port, 25, "a port", "Its port."),
+            Key("port", _port, 25, "a port", "Its port. On 465 TLS comes first."),
+            Key(
+                "tls",
+                _choice("none", "opportunistic", "encrypt", "verify"),
+                "verify",
+                '"none", "opportunistic", "encrypt" or "verify"',
+                "verify: TLS 1.2 or later, and the relay proves its name, or its address by an IP"
+                " SAN. encrypt: TLS with whoever answers. opportunistic: TLS if it works.",
+            ),
+            Key(
+                "ca",
+                lambda value: Path(_text(value)),
+                None,
+                "a file (PEM)",
+                "Who may vouch for the relay. Absent: whom this system trusts.",
+            ),
+            Key("username", _text, None, "a text", "Who logs in; needs TLS. Absent: nobody."),
+            Key("password", _secret, None, "a text", "The password, for PLAIN or LOGIN."),
+            Key(
+                "password_file",
+                _secret_file,
+                None,
+                "a file",
+                "The password, in a file that only the hub's user may read.",
+            ),
         ),
         "A host that takes mail for elsewhere, for the target `relay:NAME`.",
         is_named=True,

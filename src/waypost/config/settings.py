@@ -209,6 +209,7 @@ class _Reader:
                     f"there is no listener {name!r}; known: {', '.join(sorted(listeners))}",
                 )
         self._check_targets(values)
+        self._check_relays(values)
         self._check_domains(values)
         for index, listener in enumerate(values["listener"]):
             binds = listener["bind"] or ()
@@ -231,6 +232,17 @@ class _Reader:
             self._fault(
                 ("retry", "give_up_after_s"), "gives up before the first retry (retry.first_s)"
             )
+
+    def _check_relays(self, values: Values) -> None:
+        for relay in values["relay"]:
+            path: KeyPath = ("relay", relay["name"])
+            given = [name for name in ("password", "password_file") if relay[name] is not None]
+            if relay["username"] is None and given:
+                self._fault(path, f"{given[0]} needs a username")
+            elif relay["username"] is not None and len(given) != 1:
+                self._fault(path, "username needs either password or password_file")
+            elif relay["username"] is not None and relay["tls"] not in ("encrypt", "verify"):
+                self._fault(path, 'a login needs tls = "verify", or "encrypt" at the least')
 
     def _check_targets(self, values: Values) -> None:
         for section in ("relay", "list"):
@@ -372,7 +384,12 @@ def _compose(
             lists=tuple((id_of(entry.name, entry.scope), entry.name) for entry in lists),
         ),
         relays=tuple(
-            Relay(relay["name"], relay["host"], relay["port"]) for relay in values["relay"]
+            Relay(
+                *(relay["name"], relay["host"], relay["port"], relay["tls"], relay["ca"]),
+                relay["username"],
+                relay["password"] or relay["password_file"],
+            )
+            for relay in values["relay"]
         ),
         listeners=tuple(
             ListenerSettings(

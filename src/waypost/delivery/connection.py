@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import ssl
 import time
-from typing import cast
+from typing import NamedTuple, cast
 
 from waypost.errors import PeerUnreachable, StoreUnavailable
 from waypost.mail.message import QueuedMessage
@@ -17,6 +18,7 @@ from waypost.smtp.client import (
     ContentWanted,
     SessionReady,
     SessionRefused,
+    TlsWanted,
     Transaction,
     TransactionEnded,
 )
@@ -32,6 +34,26 @@ CONTENT_S = 600.0
 _PIECE_BYTES = 262_144
 
 
+# A TLS handshake is waited for this long.
+HANDSHAKE_S = 30.0
+
+
+class TlsFirst(NamedTuple):
+    """How a session is encrypted: the context, and the name or address the peer has to prove."""
+
+    context: ssl.SSLContext
+    name: str
+
+
+class TlsFailed(PeerUnreachable):
+    """No handshake came about, or the certificate is not the one of this host."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+        why = why or getattr(error, "strerror", None) or str(error) or type(error).__name__
+        super().__init__(f"TLS with {name} failed: {why}")
+
+
 class NotCanonical(Exception):
     """The content holds a bare CR or LF: it must not leave (SMTP smuggling)."""
 
@@ -39,8 +61,9 @@ class NotCanonical(Exception):
 class SmtpConnection(asyncio.Protocol):
     """A connection that carries one transaction after the other."""
 
-    def __init__(self, helo: str, *, is_lmtp: bool) -> None:
-        self.session = ClientSession(helo, is_lmtp=is_lmtp)
+    def __init__(self, session: ClientSession, tls: TlsFirst | None) -> None:
+        self.session = session
+        self._tls = tls
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._broken: Exception | None = None  # None: the connection is sound
@@ -51,12 +74,33 @@ class SmtpConnection(asyncio.Protocol):
         self.idle_since = math.inf  # monotonic; when it was put aside for the next message
 
     @classmethod
-    async def open(cls, connected: socket.socket, helo: str, *, is_lmtp: bool) -> SmtpConnection:
-        """Take over a connected socket. Raises OSError."""
+    async def open(
+        cls,
+        connected: socket.socket,
+        session: ClientSession,
+        tls: TlsFirst | None = None,
+        *,
+        is_tls_first: bool = False,
+    ) -> SmtpConnection:
+        """Take over a connected socket. Raises TlsFailed, OSError.
+
+        `tls` is for a session that asks for it, or with `is_tls_first` for all that is said.
+        """
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
-            lambda: cls(helo, is_lmtp=is_lmtp), sock=connected
-        )
+        if tls is None or not is_tls_first:
+            _, connection = await loop.create_connection(lambda: cls(session, tls), sock=connected)
+            return connection
+        try:
+            _, connection = await loop.create_connection(
+                lambda: cls(session, None),
+                sock=connected,
+                ssl=tls.context,
+                server_hostname=tls.name,
+                ssl_handshake_timeout=HANDSHAKE_S,
+            )
+        except (OSError, ValueError) as error:  # ValueError: a name no certificate can have
+            connected.close()
+            raise TlsFailed(tls.name, error) from error
         return connection
 
     # asyncio.Protocol
@@ -106,9 +150,13 @@ class SmtpConnection(asyncio.Protocol):
     async def greet(self) -> Reply | None:
         """Wait for the peer's greeting; its refusal, or None: transactions may start.
 
-        Raises PeerUnreachable.
+        Raises PeerUnreachable, TlsFailed.
         """
         event = await self._next(GREETING_S)
+        if isinstance(event, TlsWanted):
+            assert self._tls is not None  # the session was told to ask
+            await self._encrypt(self._tls)
+            event = await self._next(GREETING_S)
         if isinstance(event, SessionRefused):
             return event.reply
         assert isinstance(event, SessionReady)
@@ -154,6 +202,23 @@ class SmtpConnection(asyncio.Protocol):
             self._transport.abort()
 
     # Inside.
+
+    async def _encrypt(self, tls: TlsFirst) -> None:
+        assert self._transport is not None
+        try:
+            transport = await asyncio.get_running_loop().start_tls(
+                *(self._transport, self, tls.context),
+                server_hostname=tls.name,
+                ssl_handshake_timeout=HANDSHAKE_S,
+            )
+        except (OSError, ValueError) as error:  # ValueError: a name no certificate can have
+            self.abort()
+            raise TlsFailed(tls.name, error) from error
+        if transport is None:
+            raise PeerUnreachable("the connection was lost")
+        self._transport = transport
+        self.session.encrypted()
+        self._flush()
 
     async def _send_content(self, message: QueuedMessage, *, is_chunked: bool) -> None:
         transport = self._transport

@@ -7,13 +7,15 @@ import errno
 import math
 import os
 import socket
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import NamedTuple
 
-from waypost.delivery.connection import NotCanonical, SmtpConnection
+from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsFirst
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
@@ -25,7 +27,9 @@ from waypost.net.interfaces import OwnAddresses
 from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
 from waypost.routing.targets import Target, parse_next_hop
-from waypost.smtp.client import Transaction
+from waypost.smtp.auth import Login
+from waypost.smtp.client import ClientSession, TlsNeed, Transaction
+from waypost.tls.contexts import client_context
 
 CONNECT_S = 30.0
 # An idle connection is kept this long for the next message to the same host.
@@ -41,12 +45,28 @@ _MAY_NOT_LEAVE = failed("The message has bare CR or LF and cannot be sent on", (
 EYEBALL_S = 0.25
 
 
+# A host whose TLS is broken is spoken to in clear for this long, where that is allowed.
+WITHOUT_TLS_S = 3_600.0
+# A context is used for this long.
+CONTEXT_S = 3_600.0
+# RFC 8314 §3.3: TLS comes first there.
+SUBMISSIONS_PORT = 465
+
+_TLS_NEEDS = {
+    "none": TlsNeed.NONE,
+    "opportunistic": TlsNeed.OFFERED,
+    "encrypt": TlsNeed.REQUIRED,
+    "verify": TlsNeed.REQUIRED,
+}
+
+
 class _Way(NamedTuple):
     """How a job leaves, beside where to: what connections must share to be used again."""
 
     origin: Origin
     sources: tuple[IPAddress, ...]  # of ours to leave by, of either family; none: any
     is_lmtp: bool
+    relay: Relay | None  # whose TLS and login hold; None: neither is used
 
 
 _PoolKey = tuple[Hop, _Way]
@@ -76,6 +96,8 @@ class SmtpTransport:
         self._idle: dict[_PoolKey, list[SmtpConnection]] = {}
         self._connections: set[SmtpConnection] = set()
         self._watch: asyncio.TimerHandle | None = None  # None: there is no connection
+        self._contexts: dict[tuple[bool, Path | None], tuple[float, ssl.SSLContext]] = {}
+        self._without_tls: dict[Hop, float] = {}  # monotonic, until when
 
     def destination(self, target: Target, recipient: QueuedRecipient) -> str:
         """See Transport: for ``direct`` the recipient's host decides."""
@@ -116,6 +138,10 @@ class SmtpTransport:
                     if error.has_sent_content:
                         raise  # it may have the message: another host would make two of it
                     trouble = error
+                    if isinstance(error, TlsFailed) and _may_do_without(way):
+                        # RFC 7435: better in clear than not at all, says the operator.
+                        self._without_tls[hop] = time.monotonic() + WITHOUT_TLS_S
+                        hops.insert(0, hop)
                     continue
                 # RFC 5321 §5.1: another address or host of the domain may be in a better mood.
                 connection.quit()
@@ -185,7 +211,13 @@ class SmtpTransport:
 
     def _way(self, job: DeliveryJob) -> _Way:
         sources = self.settings.groups.sources_of(job.message.envelope.reverse_path)
-        return _Way(self._origin(job), tuple(sources), job.target.kind == "lmtp")
+        relay = self.settings.relays.get(job.target.argument)
+        return _Way(
+            self._origin(job),
+            tuple(sources),
+            job.target.kind == "lmtp",
+            relay if job.target.kind == "relay" else None,
+        )
 
     def _origin(self, job: DeliveryJob) -> Origin:
         if job.target.kind != "direct":
@@ -277,11 +309,44 @@ class SmtpTransport:
         hop, connected = await self._connected(hops, way)
         local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
         helo = "localhost" if local_ip is None else self._name_of(local_ip)
-        connection = await SmtpConnection.open(connected, helo, is_lmtp=way.is_lmtp)
+        connection = await self._session(hop, connected, helo, way)
         self._connections.add(connection)
         if self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
         return hop, connection
+
+    async def _session(
+        self, hop: Hop, connected: socket.socket, helo: str, way: _Way
+    ) -> SmtpConnection:
+        relay = way.relay
+        need = _TLS_NEEDS["none" if relay is None else relay.tls]
+        if self._without_tls.get(hop, 0.0) > time.monotonic() and _may_do_without(way):
+            need = TlsNeed.NONE
+        if relay is None or need is TlsNeed.NONE:
+            return await SmtpConnection.open(connected, ClientSession(helo, is_lmtp=way.is_lmtp))
+        try:
+            context = await self._context(relay)
+        except BaseException:
+            connected.close()
+            raise
+        tls = TlsFirst(context, hop.host.strip("[]").removeprefix("IPv6:"))
+        login: Login | None = None
+        if relay.username is not None and relay.password is not None:
+            login = Login(relay.username, relay.password)
+        if relay.port == SUBMISSIONS_PORT:
+            session = ClientSession(helo, login=login)
+            return await SmtpConnection.open(connected, session, tls, is_tls_first=True)
+        return await SmtpConnection.open(connected, ClientSession(helo, tls=need, login=login), tls)
+
+    async def _context(self, relay: Relay) -> ssl.SSLContext:
+        """A relay's context, made anew now and then, as certificates of authorities change."""
+        key = (relay.tls == "verify", relay.ca)
+        made_at, context = self._contexts.get(key, (-math.inf, None))
+        if context is None or time.monotonic() - made_at > CONTEXT_S:
+            verifies, ca = key
+            context = await asyncio.to_thread(client_context, verifies=verifies, ca=ca)
+            self._contexts[key] = (time.monotonic(), context)
+        return context
 
     async def _connected(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, socket.socket]:
         """The first of a host's addresses that answers (RFC 8305); raises what the last met."""
@@ -378,6 +443,10 @@ def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     versions = {ip.version for ip in way.sources}
     fitting = [hop for hop in host.hops if hop.ip is not None and hop.ip.version in versions]
     return fitting or host.hops
+
+
+def _may_do_without(way: _Way) -> bool:
+    return way.relay is not None and way.relay.tls == "opportunistic"
 
 
 def _success(way: _Way) -> OutcomeKind:

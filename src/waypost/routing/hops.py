@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from waypost.dns.resolver import Resolver
 from waypost.errors import NoWay
@@ -18,6 +19,7 @@ from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop
 from waypost.routing.exchanges import Exchange, exchanges_of, interleaved
 from waypost.routing.targets import HostPort, UnixPath
+from waypost.smtp.auth import Secret
 
 # Whether a host, by name or address, is this hub itself.
 IsOurs = Callable[[str, IPAddress | None], bool]
@@ -40,6 +42,10 @@ class Relay:
     name: str
     hosts: tuple[AddressLiteral | Domain, ...]
     port: int
+    tls: str = "verify"  # none | opportunistic | encrypt | verify
+    ca: Path | None = None  # who may vouch for it; None: whom this system trusts
+    username: str | None = None  # None: nobody logs in
+    password: Secret | None = None
 
 
 async def hosts_to(next_hop: HostPort | UnixPath, resolver: Resolver) -> list[Host]:

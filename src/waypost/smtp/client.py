@@ -16,6 +16,7 @@ from enum import Enum
 from waypost.mail.address import Address
 from waypost.mail.envelope import Body, Envelope, Notify, Recipient
 from waypost.mail.reply import Reply
+from waypost.smtp.auth import Login
 from waypost.smtp.command import encode_original_recipient, encode_xtext
 from waypost.smtp.replies import PeerOutOfStep, ReplyReader
 
@@ -27,6 +28,10 @@ NEEDS_BINARYMIME = Reply(
     554, "The next host does not offer CHUNKING and BINARYMIME, which this mail needs", (6, 1)
 )
 NEEDS_8BITMIME = Reply(554, "The next host does not offer 8BITMIME, which this mail needs", (6, 3))
+NO_TLS_THERE = Reply(451, "The next host does not offer TLS, which is required here", (7, 4))
+NO_LOGIN_THERE = Reply(
+    451, "The next host does not offer a way to log in that is known here", (7, 8)
+)
 TOO_BIG_FOR_PEER = Reply(552, "The message is larger than the next host accepts", (3, 4))
 
 
@@ -66,7 +71,20 @@ class TransactionEnded:
     replies: list[Reply]
 
 
-ClientEvent = SessionReady | SessionRefused | ContentWanted | TransactionEnded
+@dataclass(slots=True)
+class TlsWanted:
+    """The peer waits for a handshake; then call `encrypted()`."""
+
+
+ClientEvent = SessionReady | SessionRefused | TlsWanted | ContentWanted | TransactionEnded
+
+
+class TlsNeed(Enum):
+    """Whether a session is to be encrypted (RFC 3207)."""
+
+    NONE = "none"  # it is already, or need not be
+    OFFERED = "offered"  # where the peer offers it
+    REQUIRED = "required"
 
 
 class _Await(Enum):
@@ -75,6 +93,8 @@ class _Await(Enum):
     GREETING = "greeting"
     EHLO = "EHLO"
     HELO = "HELO"
+    STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
@@ -96,9 +116,21 @@ class _Progress:
 class ClientSession:
     """One session; see the module text for the protocol of use."""
 
-    def __init__(self, helo: str, *, is_lmtp: bool = False) -> None:
+    def __init__(
+        self,
+        helo: str,
+        *,
+        is_lmtp: bool = False,
+        tls: TlsNeed = TlsNeed.NONE,
+        login: Login | None = None,
+    ) -> None:
+        """`login` None: nobody logs in. What it says is only ever sent as it is given: whether
+        the session is encrypted enough for it is for the caller to decide.
+        """
         self._helo = helo
         self._is_lmtp = is_lmtp
+        self._tls = tls
+        self._login = login
         self._reader = ReplyReader()
         self._out: list[bytes] = []
         self._awaiting: deque[_Await] = deque([_Await.GREETING])
@@ -175,6 +207,13 @@ class ClientSession:
             return None
         return [answer or reply for answer in progress.replies]
 
+    def encrypted(self) -> None:
+        """The handshake is done: what the peer said before it does not count (RFC 3207 §4.2)."""
+        self._reader = ReplyReader()
+        self.extensions = {}
+        self._tls = TlsNeed.NONE
+        self._say_hello()
+
     def quit(self) -> None:
         """Say goodbye."""
         self._send(_Await.VOID, b"QUIT\r\n")
@@ -219,6 +258,10 @@ class ClientSession:
             self._extended(reply, raw_lines)
         elif awaited is _Await.HELO:
             self._settled(reply)
+        elif awaited is _Await.STARTTLS:
+            self._tls_answered(reply)
+        elif awaited is _Await.AUTH:
+            self._login_answered(reply)
         elif awaited is _Await.MAIL:
             self._mail_answered(reply)
         elif awaited is _Await.RCPT:
@@ -232,6 +275,9 @@ class ClientSession:
         if not 200 <= reply.code < 300:
             self._refused(reply)
             return
+        self._say_hello()
+
+    def _say_hello(self) -> None:
         verb = "LHLO" if self._is_lmtp else "EHLO"
         self._send(_Await.EHLO, f"{verb} {self._helo}\r\n".encode())
 
@@ -248,11 +294,48 @@ class ClientSession:
             self._refused(reply)
 
     def _settled(self, reply: Reply) -> None:
-        if 200 <= reply.code < 300 and not self.is_closing:
-            self.is_ready = True
-            self._events.append(SessionReady())
-        else:
+        """Greeted: then TLS, then a login, then transactions."""
+        if not 200 <= reply.code < 300 or self.is_closing:
             self._refused(reply)
+        elif self._tls is not TlsNeed.NONE and "STARTTLS" in self.extensions:
+            self._send(_Await.STARTTLS, b"STARTTLS\r\n")
+        elif self._tls is TlsNeed.REQUIRED:
+            self._refused(NO_TLS_THERE)
+        elif self._login is not None:
+            self._log_in(self._login)
+        else:
+            self._ready()
+
+    def _ready(self) -> None:
+        self.is_ready = True
+        self._events.append(SessionReady())
+
+    def _tls_answered(self, reply: Reply) -> None:
+        if reply.code == 220:
+            self._events.append(TlsWanted())
+        elif self._tls is TlsNeed.REQUIRED or self.is_closing:
+            # 454 means "not now" (RFC 3207 §4), and a 5xx to it may be mended there.
+            self._refused(Reply(451, f"TLS was refused: {reply}", (7, 4)))
+        else:
+            self._tls = TlsNeed.NONE
+            self._settled(Reply(250, "", (0, 0)))
+
+    def _log_in(self, login: Login) -> None:
+        command = login.begin(self.extensions.get("AUTH", "").split())
+        if command is None:
+            self._refused(NO_LOGIN_THERE)
+        else:
+            self._send(_Await.AUTH, command)
+
+    def _login_answered(self, reply: Reply) -> None:
+        assert self._login is not None
+        if reply.code == 334:
+            self._send(_Await.AUTH, self._login.go_on(reply.text))
+        elif reply.code == 235:
+            self._ready()
+        else:
+            # Ours to mend, so mail waits rather than going back (RFC 4954 §6).
+            self._refused(Reply(451, f"The login was refused: {reply}", (7, 8)))
 
     def _refused(self, reply: Reply) -> None:
         if 200 <= reply.code < 400:
