@@ -19,6 +19,7 @@ from waypost.cli import (
     send,
     sendmail,
     serve,
+    tls,
     trace,
 )
 from waypost.cli.output import EXIT_LATER, EXIT_NO, EXIT_USAGE, complain, reason_of
@@ -54,7 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
         " /var/lib/waypost as root, else $XDG_DATA_HOME/waypost)",
     )
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
-    for module in (serve, send, sendmail, route, check, queue, mailbox, trace, dns, configuration):
+    delivering = (serve, send, sendmail, route, check, queue, mailbox, trace)
+    for module in (*delivering, dns, tls, configuration):
         module.add_commands(verbs, common)
     return parser
 

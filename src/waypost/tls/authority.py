@@ -121,20 +121,12 @@ class Authority:
 
     def allowed(self, subjects: Subjects) -> Subjects:
         """Those of the subjects that the root's constraints hold."""
-        constraints = self.certificate.extensions.get_extension_for_class(x509.NameConstraints)
-        permitted = constraints.value.permitted_subtrees or []
-        networks = [entry.value for entry in permitted if isinstance(entry, x509.IPAddress)]
-        names = [entry.value for entry in permitted if isinstance(entry, x509.DNSName)]
+        networks, names = self._permitted()
         return Subjects(
             frozenset(
                 ip
                 for ip in subjects.ips
-                if any(
-                    isinstance(network, IPNetwork)
-                    and ip.version == network.version
-                    and ip in network
-                    for network in networks
-                )
+                if any(ip.version == network.version and ip in network for network in networks)
             ),
             frozenset(
                 name
@@ -142,6 +134,22 @@ class Authority:
                 if any(name == known or name.endswith(f".{known}") for known in names)
             ),
         )
+
+    def permitted(self) -> list[str]:
+        """What the root may speak for, as texts."""
+        networks, names = self._permitted()
+        return [*map(str, networks), *names]
+
+    def _permitted(self) -> tuple[list[IPNetwork], list[str]]:
+        constraints = self.certificate.extensions.get_extension_for_class(x509.NameConstraints)
+        networks: list[IPNetwork] = []
+        names: list[str] = []
+        for entry in constraints.value.permitted_subtrees or []:
+            if isinstance(entry, x509.IPAddress) and isinstance(entry.value, IPNetwork):
+                networks.append(entry.value)
+            elif isinstance(entry, x509.DNSName):
+                names.append(entry.value)
+        return networks, names
 
     def issue(
         self, subjects: Subjects, *, is_rsa: bool, now: datetime.datetime, days: int = LEAF_DAYS
@@ -151,8 +159,8 @@ class Authority:
             raise AuthorityError("a certificate needs an address or a name to stand for")
         if self.allowed(subjects) != subjects:
             raise AuthorityError(
-                "this authority may not speak for all of them; make a new one with: waypost tls"
-                " init --force"
+                "this authority speaks for private networks and for the hub's own addresses and"
+                " names only"
             )
         key: PrivateKey = (
             rsa.generate_private_key(65_537, _RSA_BITS)
