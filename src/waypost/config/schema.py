@@ -6,30 +6,37 @@ it, so the two cannot differ.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from waypost.dns.resolver import SYSTEM, split_server
-from waypost.errors import AddressError
-from waypost.intake.smtp_listener import split_bind
-from waypost.mail.address import (
-    Address,
-    AddressLiteral,
-    Domain,
-    DomainPart,
-    IPAddress,
-    as_value,
+from waypost.config.readers import (
+    Read,
+    choice_of,
+    list_of,
+    read_address,
+    read_any_text,
+    read_bind,
+    read_count,
+    read_domain,
+    read_flag,
+    read_groups,
+    read_helo,
+    read_host_names,
+    read_hosts,
+    read_match,
+    read_moved,
+    read_networks,
+    read_own,
+    read_port,
+    read_seconds,
+    read_secret,
+    read_secret_file,
+    read_server,
+    read_target,
+    read_text,
 )
-from waypost.net.networks import Networks
-from waypost.routing.patterns import AddressGlob, Glob
-from waypost.routing.targets import parse_host, parse_target
-from waypost.smtp.auth import Secret
-
-Read = Callable[[Any], Any]  # the TOML value into ours; raises ValueError: what was expected
+from waypost.dns.resolver import SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,254 +67,13 @@ class Section:
 
 REQUIRED: Any = object()
 
-# Names that stand in targets and, for a list, in addresses.
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("expected a text that is not empty")
-    if not value.isprintable():
-        raise ValueError("expected a text without control characters")
-    return value
-
-
-def _any_text(value: Any) -> str:
-    if value == "":
-        return ""
-    return _text(value)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")
-    return value
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError("expected a whole number above 0")
-    return value
-
-
-def _port(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
-        raise ValueError("expected a port, 1 to 65535")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    # TOML has nan and inf, too.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-        raise ValueError("expected seconds, a number above 0")
-    return float(value)
-
-
-def _choice(*words: str) -> Read:
-    def read(value: Any) -> str:
-        if value not in words:
-            raise ValueError(f"expected one of: {', '.join(words)}")
-        return str(value)
-
-    return read
-
-
-def _list_of(read: Read, *, may_be_empty: bool = True) -> Read:
-    def read_list(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list) or not (value or may_be_empty):
-            raise ValueError("expected a list" + ("" if may_be_empty else " with an entry"))
-        entries: list[Any] = []
-        problems: list[str] = []
-        for entry in value:
-            try:
-                entries.append(read(entry))
-            except ValueError as error:
-                problems.append(str(error))
-        if problems:
-            raise ValueError("; ".join(problems))
-        return tuple(entries)
-
-    return read_list
-
-
-def _domain(value: Any) -> Domain:
-    try:
-        return Domain.parse(_text(value))
-    except AddressError as error:
-        raise ValueError(f"expected a domain name: {error}") from None
-
-
-def _address(value: Any) -> Address:
-    try:
-        return Address.parse(_text(value))
-    except AddressError as error:
-        raise ValueError(f"expected an address: {error}") from None
-
-
-def _helo(value: Any) -> str:
-    """A name or a literal (RFC 5321 §4.1.1.1)."""
-    text = _text(value)
-    if text.startswith("["):
-        literal = Address.parse(f"x@{text}").domain
-        return str(literal)
-    return _domain(text).ascii
-
-
-def _by_ip(value: Any, read: Read) -> tuple[tuple[IPAddress, Any], ...]:
-    """A table with IP addresses as keys."""
-    if not isinstance(value, dict):
-        raise ValueError('expected a table, as in "192.168.1.10" = …')
-    found: dict[IPAddress, Any] = {}
-    problems: list[str] = []
-    for key, entry in value.items():
-        try:
-            ip = as_value(ip_address(key))
-            if ip in found:
-                problems.append(f"{key}: is here twice")
-            found[ip] = read(entry)
-        except ValueError as error:
-            problems.append(f"{key}: {error}")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return tuple(found.items())
-
-
-def _groups(value: Any) -> tuple[tuple[IPAddress, tuple[Domain, ...]], ...]:
-    return _by_ip(value, _list_of(_domain, may_be_empty=False))
-
-
-def _host_names(value: Any) -> tuple[tuple[IPAddress, Domain], ...]:
-    return _by_ip(value, _domain)
-
-
-def _moved(value: Any) -> tuple[tuple[IPAddress, DomainPart], ...]:
-    return _by_ip(value, _new_place)
-
-
-def _new_place(value: Any) -> DomainPart:
-    """An IP address or a name."""
-    try:
-        return AddressLiteral(as_value(ip_address(_text(value))))
-    except ValueError:
-        return _domain(value)
-
-
-def _secret(value: Any) -> Secret:
-    return Secret(_text(value))
-
-
-def _secret_file(value: Any) -> Secret:
-    """The first line of a file nobody else may read."""
-    path = Path(_text(value))
-    try:
-        if path.stat().st_mode & 0o077:
-            raise ValueError(f"{path} may be read by others than its owner; chmod 600 it")
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    return Secret(_text(text.partition("\n")[0].rstrip("\r")))
-
-
-def _hosts(value: Any) -> tuple[Domain | AddressLiteral, ...]:
-    """One host, or several that are tried in order."""
-    entries = value if isinstance(value, list) else [value]
-    hosts: tuple[Domain | AddressLiteral, ...] = _list_of(_host, may_be_empty=False)(entries)
-    return hosts
-
-
-def _host(value: Any) -> Domain | AddressLiteral:
-    return parse_host(_text(value))
-
-
-def _server(value: Any) -> str:
-    if value != SYSTEM:
-        try:
-            split_server(_text(value))
-        except ValueError as error:
-            raise ValueError(f'expected "system" or an address with a port: {error}') from None
-    return str(value)
-
-
-def _own(value: Any) -> str:
-    if value == "auto":
-        return "auto"
-    try:
-        ip = ip_address(_text(value))
-        if "%" not in str(ip):  # a zone id has no meaning outside this host
-            return str(ip)
-    except ValueError:
-        pass
-    raise ValueError(f'expected "auto" or an IP address, not {value!r}')
-
-
-def _network(value: Any) -> str:
-    Networks((_text(value),))
-    return str(value)
-
-
-def _networks(value: Any) -> tuple[str, ...]:
-    words: tuple[str, ...] = _list_of(_network)(value)
-    return words
-
-
-def _bind(value: Any) -> str:
-    split_bind(_text(value))
-    return str(value)
-
-
-def _target(value: Any) -> str:
-    target = parse_target(_text(value))
-    if target.kind == "direct" and target.argument:
-        raise ValueError("'direct' takes no argument")
-    return str(value)
-
-
-def _size_limit(value: Any) -> int:
-    """A size in octets, as a number or as "10M"."""
-    if isinstance(value, str):
-        found = _SIZE.fullmatch(value.strip())
-        if found is None:
-            raise ValueError(f'{value!r} is no size: expected octets, or as "10M"')
-        return int(found[1]) * _UNITS[found[2].upper()]
-    return _count(value)
-
-
-_SIZE = re.compile(r"([0-9]{1,12}) ?([kKmMgG]?)")
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-def _header_globs(value: Any) -> tuple[tuple[str, Glob], ...]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError('expected a table, as in { "X-Kind" = "alarm*" }')
-    return tuple((name, Glob(_text(glob))) for name, glob in value.items())
-
-
-def _match(value: Any) -> dict[str, Any]:
-    reads: dict[str, Read] = {
-        "recipient": lambda glob: AddressGlob(_text(glob)),
-        "sender": lambda glob: AddressGlob(_text(glob)),
-        "client": lambda words: Networks(_networks(words)),
-        "listener": _text,
-        "subject": lambda glob: Glob(_text(glob)),
-        "header": _header_globs,
-        "larger_than": _size_limit,
-    }
-    if not isinstance(value, dict):
-        raise ValueError('expected a table, as in { recipient = "cam*@*" }')
-    found: dict[str, Any] = {}
-    problems: list[str] = []
-    for key, entry in value.items():
-        if key not in reads:
-            problems.append(f"unknown: {key}; expected: {', '.join(reads)}")
-            continue
-        try:
-            found[key] = reads[key](entry)
-        except ValueError as error:
-            problems.append(f"{key}: {error}")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return found
-
+_DOMAIN = Key(
+    "domain",
+    read_domain,
+    None,
+    "a domain name of ours",
+    "The domain it belongs to. Absent: it belongs to the hub, under all its names.",
+)
 
 SECTIONS: tuple[Section, ...] = (
     Section(
@@ -315,7 +81,7 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "data_dir",
-                _text,
+                read_text,
                 None,
                 "a directory",
                 "Where queue, content and mailboxes lie. `--data` wins over it; without either:"
@@ -324,7 +90,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "hostname",
-                lambda value: _domain(value).ascii,
+                lambda value: read_domain(value).ascii,
                 None,
                 "a domain name",
                 "What the hub calls itself. Absent: the literal of the connection's local address.",
@@ -337,23 +103,25 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "own",
-                _list_of(_own, may_be_empty=False),
+                list_of(read_own, may_be_empty=False),
                 ("auto",),
                 'list of "auto" and IP addresses',
                 'Addresses whose literals are ours. "auto" is every address of every interface,'
                 " followed as they change; add NAT addresses beside it.",
             ),
-            Key("domains", _list_of(_domain), (), "list of domain names", "Names that are ours."),
+            Key(
+                "domains", list_of(read_domain), (), "list of domain names", "Names that are ours."
+            ),
             Key(
                 "bare_ip",
-                _choice("trusted", "never"),
+                choice_of("trusted", "never"),
                 "trusted",
                 '"trusted" or "never"',
                 "Who may write `user@10.0.0.5` without brackets and mean the literal.",
             ),
             Key(
                 "groups",
-                _groups,
+                read_groups,
                 (),
                 "table: local IP = list of domain names",
                 "[Domain groups](../how-to/domain-groups.md): an address of ours stands for these"
@@ -361,7 +129,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "names",
-                _host_names,
+                read_host_names,
                 (),
                 "table: local IP = host name",
                 "What the hub calls itself on connections from that address. Absent: `hostname`,"
@@ -369,7 +137,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "moved",
-                _moved,
+                read_moved,
                 (),
                 "table: old IP = new IP or name",
                 "Mail of trusted clients that still says the old address goes to the new one.",
@@ -382,7 +150,7 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "trusted",
-                _networks,
+                read_networks,
                 ("loopback", "private"),
                 'list of "any", "loopback", "private" and CIDRs',
                 "Clients that may send without a login, and hosts mail may go straight to."
@@ -390,7 +158,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "accept_from_strangers",
-                _flag,
+                read_flag,
                 False,
                 "true or false",
                 "true: anyone may mail mailboxes that exist here. Nobody untrusted may relay,"
@@ -402,38 +170,38 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "listener",
         (
-            Key("name", _text, REQUIRED, "a text", "How logs, traces and routes call it."),
+            Key("name", read_text, REQUIRED, "a text", "How logs, traces and routes call it."),
             Key(
                 "bind",
-                _list_of(_bind, may_be_empty=False),
+                list_of(read_bind, may_be_empty=False),
                 REQUIRED,
                 "list of address:port, [v6]:port or /path/to/socket",
                 "Where it listens.",
             ),
             Key(
                 "role",
-                _choice("hub", "submission", "lmtp"),
+                choice_of("hub", "submission", "lmtp"),
                 "hub",
                 '"hub", "submission" or "lmtp"',
                 "hub: SMTP for everyone. submission: for trusted clients only. lmtp: RFC 2033.",
             ),
             Key(
                 "networks",
-                _networks,
+                read_networks,
                 ("any",),
                 "as networks.trusted",
                 "Who may connect at all.",
             ),
             Key(
                 "tls",
-                _choice("off", "starttls", "implicit"),
+                choice_of("off", "starttls", "implicit"),
                 "starttls",
                 '"off", "starttls" or "implicit"',
                 "Whether TLS is not there, may be asked for (STARTTLS), or comes first.",
             ),
             Key(
                 "tls_profile",
-                _choice("modern", "legacy"),
+                choice_of("modern", "legacy"),
                 "modern",
                 '"modern" or "legacy"',
                 "modern: TLS 1.2 and later. legacy: TLS 1.0 and later, for devices from then;"
@@ -449,13 +217,13 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "certificate",
-                lambda value: Path(_text(value)),
+                lambda value: Path(read_text(value)),
                 None,
                 "a file (PEM, with its chain)",
                 "What the hub shows. Absent: issued by the [hub's own"
                 " authority](../how-to/tls-to-an-ip.md), for all its addresses and names.",
             ),
-            Key("key", lambda value: Path(_text(value)), None, "a file (PEM)", "Its key."),
+            Key("key", lambda value: Path(read_text(value)), None, "a file (PEM)", "Its key."),
         ),
         "The certificate of all listeners.",
     ),
@@ -464,22 +232,22 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "auto_create",
-                _flag,
+                read_flag,
                 True,
                 "true or false",
                 "A trusted client makes a mailbox by mailing it.",
             ),
-            Key("root", _text, "mail", "a directory", "Where Maildirs lie, below data_dir."),
+            Key("root", read_text, "mail", "a directory", "Where Maildirs lie, below data_dir."),
             Key(
                 "case",
-                _choice("fold", "exact"),
+                choice_of("fold", "exact"),
                 "fold",
                 '"fold" or "exact"',
                 "Whether Alerts@ and alerts@ are one mailbox.",
             ),
             Key(
                 "subaddress",
-                _any_text,
+                read_any_text,
                 "+",
                 "a text",
                 "alerts+motion@ goes to alerts; empty: it does not.",
@@ -490,24 +258,18 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "mailbox",
         (
-            Key("name", _text, REQUIRED, "a text", "The local part."),
-            Key(
-                "domain",
-                _domain,
-                None,
-                "a domain name of ours",
-                "The domain it belongs to. Absent: it belongs to the hub, under all its names.",
-            ),
+            Key("name", read_text, REQUIRED, "a text", "The local part."),
+            _DOMAIN,
             Key(
                 "aliases",
-                _list_of(_text),
+                list_of(read_text),
                 (),
                 "list of local parts",
                 "Other names of this mailbox.",
             ),
             Key(
                 "catch_all",
-                _flag,
+                read_flag,
                 False,
                 "true or false",
                 "true: it takes what no other mailbox, alias or list of its domain does.",
@@ -519,10 +281,10 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "route",
         (
-            Key("name", _text, REQUIRED, "a text", "How logs and traces call it."),
+            Key("name", read_text, REQUIRED, "a text", "How logs and traces call it."),
             Key(
                 "match",
-                _match,
+                read_match,
                 {},
                 "table of recipient, sender, client, listener, subject, header, larger_than",
                 "All that are given must match. recipient, sender and subject are patterns with *"
@@ -531,7 +293,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "to",
-                _list_of(_target, may_be_empty=False),
+                list_of(read_target, may_be_empty=False),
                 REQUIRED,
                 "list of targets",
                 "mailbox:NAME or mailbox:NAME@DOMAIN, smtp:[IP]:PORT or smtp:NAME:PORT, lmtp:/PATH"
@@ -540,7 +302,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "continue",
-                _flag,
+                read_flag,
                 False,
                 "true or false",
                 "true: a copy beside the rest; later routes count too, and if none of them has"
@@ -556,15 +318,15 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "host",
-                _hosts,
+                read_hosts,
                 REQUIRED,
                 "a name, an IP address, or a list of them",
                 "The smart host; of several the next is tried when one cannot be used.",
             ),
-            Key("port", _port, 25, "a port", "Its port. On 465 TLS comes first."),
+            Key("port", read_port, 25, "a port", "Its port. On 465 TLS comes first."),
             Key(
                 "tls",
-                _choice("none", "opportunistic", "encrypt", "verify"),
+                choice_of("none", "opportunistic", "encrypt", "verify"),
                 "verify",
                 '"none", "opportunistic", "encrypt" or "verify"',
                 "verify: TLS 1.2 or later, and the relay proves its name, or its address by an IP"
@@ -572,16 +334,16 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "ca",
-                lambda value: Path(_text(value)),
+                lambda value: Path(read_text(value)),
                 None,
                 "a file (PEM)",
                 "Who may vouch for the relay. Absent: whom this system trusts.",
             ),
-            Key("username", _text, None, "a text", "Who logs in; needs TLS. Absent: nobody."),
-            Key("password", _secret, None, "a text", "The password, for PLAIN or LOGIN."),
+            Key("username", read_text, None, "a text", "Who logs in; needs TLS. Absent: nobody."),
+            Key("password", read_secret, None, "a text", "The password, for PLAIN or LOGIN."),
             Key(
                 "password_file",
-                _secret_file,
+                read_secret_file,
                 None,
                 "a file",
                 "The password, in a file that only the hub's user may read.",
@@ -595,28 +357,22 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "members",
-                _list_of(_address),
+                list_of(read_address),
                 REQUIRED,
                 "list of addresses",
                 "Who gets a copy: anywhere a route leads to, lists included.",
             ),
-            Key(
-                "domain",
-                _domain,
-                None,
-                "a domain name of ours",
-                "The domain it belongs to. Absent: it belongs to the hub, under all its names.",
-            ),
+            _DOMAIN,
             Key(
                 "owner",
-                _address,
+                read_address,
                 None,
                 "an address",
                 "Who gets what comes back from members. Absent: postmaster here.",
             ),
             Key(
                 "strangers_may_post",
-                _flag,
+                read_flag,
                 False,
                 "true or false",
                 "true: strangers may, where `networks.accept_from_strangers` lets them mail us.",
@@ -630,7 +386,7 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "port",
-                _port,
+                read_port,
                 25,
                 "a port",
                 "The port of hosts mail goes straight to; a literal never carries one.",
@@ -643,7 +399,7 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "servers",
-                _list_of(_server),
+                list_of(read_server),
                 (SYSTEM,),
                 'list of "system", addresses, address:port and [v6]:port',
                 'Which name servers are asked. "system" is what /etc/resolv.conf names, followed as'
@@ -657,7 +413,7 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "dnsbl_zones",
-                _list_of(lambda value: _domain(value).ascii),
+                list_of(lambda value: read_domain(value).ascii),
                 (),
                 "list of domain names",
                 "DNS blocklists (RFC 5782) that `waypost check` asks. Most want to be asked by the"
@@ -671,7 +427,7 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "probe",
-                _flag,
+                read_flag,
                 False,
                 "true or false",
                 "true: `waypost check --depth smtp` may ask hosts about mailboxes. Read"
@@ -679,7 +435,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "sender",
-                _address,
+                read_address,
                 None,
                 "an address",
                 "Where somebody reads mail: the sender shown to hosts that refuse the null one."
@@ -687,25 +443,25 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "helo",
-                _helo,
+                read_helo,
                 None,
                 "a domain name or a literal",
                 "What probes call themselves. Absent: `hostname`, else the literal others see.",
             ),
             Key(
                 "networks",
-                _networks,
+                read_networks,
                 (),
                 "as networks.trusted",
                 "Networks that are not of the Internet, and may be probed.",
             ),
-            Key("host_per_minute", _count, 6, "a number", "Probes of one host."),
-            Key("network_per_minute", _count, 12, "a number", "Probes of one /24 or /64."),
-            Key("per_minute", _count, 60, "a number", "Probes in all."),
-            Key("per_day", _count, 10_000, "a number", "Probes in all, in 24 hours."),
+            Key("host_per_minute", read_count, 6, "a number", "Probes of one host."),
+            Key("network_per_minute", read_count, 12, "a number", "Probes of one /24 or /64."),
+            Key("per_minute", read_count, 60, "a number", "Probes in all."),
+            Key("per_day", read_count, 10_000, "a number", "Probes in all, in 24 hours."),
             Key(
                 "retry_s",
-                _list_of(_seconds, may_be_empty=False),
+                list_of(read_seconds, may_be_empty=False),
                 (300.0, 900.0, 3600.0),
                 "list of seconds",
                 "When a host that asked to come back is asked again: after its first such answer,"
@@ -717,27 +473,31 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "limits",
         (
-            Key("message_bytes", _count, 52_428_800, "octets", "The largest message (SIZE)."),
-            Key("recipients", _count, 1_000, "a number", "Recipients of one message (RCPTMAX)."),
-            Key("connections", _count, 12_000, "a number", "Sessions of one listener at once."),
+            Key("message_bytes", read_count, 52_428_800, "octets", "The largest message (SIZE)."),
+            Key(
+                "recipients", read_count, 1_000, "a number", "Recipients of one message (RCPTMAX)."
+            ),
+            Key("connections", read_count, 12_000, "a number", "Sessions of one listener at once."),
         ),
         "Limits.",
     ),
     Section(
         "retry",
         (
-            Key("first_s", _seconds, 60.0, "seconds", "The wait after the first failed attempt."),
-            Key("max_s", _seconds, 14_400.0, "seconds", "The longest wait; each doubles."),
+            Key(
+                "first_s", read_seconds, 60.0, "seconds", "The wait after the first failed attempt."
+            ),
+            Key("max_s", read_seconds, 14_400.0, "seconds", "The longest wait; each doubles."),
             Key(
                 "warn_after_s",
-                _seconds,
+                read_seconds,
                 14_400.0,
                 "seconds",
                 "When the sender is told, once, that mail is late.",
             ),
             Key(
                 "give_up_after_s",
-                _seconds,
+                read_seconds,
                 432_000.0,
                 "seconds",
                 "When mail goes back to the sender.",
@@ -750,7 +510,7 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "format",
-                _choice("text", "json"),
+                choice_of("text", "json"),
                 "text",
                 '"text" or "json"',
                 "How log lines look; they go to standard error.",

@@ -13,7 +13,8 @@ from typing import Any
 from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
-from waypost.config.schema import LABEL, REQUIRED, SECTIONS, Key, Section
+from waypost.config.readers import LABEL
+from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
 from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits

@@ -1,0 +1,278 @@
+"""Readers of single values: from what TOML gives to what the hub uses.
+
+Each raises ValueError that says what was expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from waypost.dns.resolver import SYSTEM, split_server
+from waypost.errors import AddressError
+from waypost.intake.smtp_listener import split_bind
+from waypost.mail.address import (
+    Address,
+    AddressLiteral,
+    Domain,
+    DomainPart,
+    IPAddress,
+    as_value,
+)
+from waypost.net.networks import Networks
+from waypost.routing.patterns import AddressGlob, Glob
+from waypost.routing.targets import parse_host, parse_target
+from waypost.smtp.auth import Secret
+
+Read = Callable[[Any], Any]  # the TOML value into ours
+
+# Names that stand in targets and, for a list, in addresses.
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+
+
+def read_text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a text that is not empty")
+    if not value.isprintable():
+        raise ValueError("expected a text without control characters")
+    return value
+
+
+def read_any_text(value: Any) -> str:
+    if value == "":
+        return ""
+    return read_text(value)
+
+
+def read_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def read_count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("expected a whole number above 0")
+    return value
+
+
+def read_port(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+        raise ValueError("expected a port, 1 to 65535")
+    return value
+
+
+def read_seconds(value: Any) -> float:
+    # TOML has nan and inf, too.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        raise ValueError("expected seconds, a number above 0")
+    return float(value)
+
+
+def choice_of(*words: str) -> Read:
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"expected one of: {', '.join(words)}")
+        return str(value)
+
+    return read
+
+
+def list_of(read: Read, *, may_be_empty: bool = True) -> Read:
+    def read_list(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not (value or may_be_empty):
+            raise ValueError("expected a list" + ("" if may_be_empty else " with an entry"))
+        entries: list[Any] = []
+        problems: list[str] = []
+        for entry in value:
+            try:
+                entries.append(read(entry))
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return tuple(entries)
+
+    return read_list
+
+
+def read_domain(value: Any) -> Domain:
+    try:
+        return Domain.parse(read_text(value))
+    except AddressError as error:
+        raise ValueError(f"expected a domain name: {error}") from None
+
+
+def read_address(value: Any) -> Address:
+    try:
+        return Address.parse(read_text(value))
+    except AddressError as error:
+        raise ValueError(f"expected an address: {error}") from None
+
+
+def read_helo(value: Any) -> str:
+    """A name or a literal (RFC 5321 §4.1.1.1)."""
+    text = read_text(value)
+    if text.startswith("["):
+        literal = Address.parse(f"x@{text}").domain
+        return str(literal)
+    return read_domain(text).ascii
+
+
+def _by_ip(value: Any, read: Read) -> tuple[tuple[IPAddress, Any], ...]:
+    """A table with IP addresses as keys."""
+    if not isinstance(value, dict):
+        raise ValueError('expected a table, as in "192.168.1.10" = …')
+    found: dict[IPAddress, Any] = {}
+    problems: list[str] = []
+    for key, entry in value.items():
+        try:
+            ip = as_value(ip_address(key))
+            if ip in found:
+                problems.append(f"{key}: is here twice")
+            found[ip] = read(entry)
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return tuple(found.items())
+
+
+def read_groups(value: Any) -> tuple[tuple[IPAddress, tuple[Domain, ...]], ...]:
+    return _by_ip(value, list_of(read_domain, may_be_empty=False))
+
+
+def read_host_names(value: Any) -> tuple[tuple[IPAddress, Domain], ...]:
+    return _by_ip(value, read_domain)
+
+
+def read_moved(value: Any) -> tuple[tuple[IPAddress, DomainPart], ...]:
+    return _by_ip(value, read_new_place)
+
+
+def read_new_place(value: Any) -> DomainPart:
+    """An IP address or a name."""
+    try:
+        return AddressLiteral(as_value(ip_address(read_text(value))))
+    except ValueError:
+        return read_domain(value)
+
+
+def read_secret(value: Any) -> Secret:
+    return Secret(read_text(value))
+
+
+def read_secret_file(value: Any) -> Secret:
+    """The first line of a file nobody else may read."""
+    path = Path(read_text(value))
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ValueError(f"{path} may be read by others than its owner; chmod 600 it")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return Secret(read_text(text.partition("\n")[0].rstrip("\r")))
+
+
+def read_hosts(value: Any) -> tuple[Domain | AddressLiteral, ...]:
+    """One host, or several that are tried in order."""
+    entries = value if isinstance(value, list) else [value]
+    hosts: tuple[Domain | AddressLiteral, ...] = list_of(read_host, may_be_empty=False)(entries)
+    return hosts
+
+
+def read_host(value: Any) -> Domain | AddressLiteral:
+    return parse_host(read_text(value))
+
+
+def read_server(value: Any) -> str:
+    if value != SYSTEM:
+        try:
+            split_server(read_text(value))
+        except ValueError as error:
+            raise ValueError(f'expected "system" or an address with a port: {error}') from None
+    return str(value)
+
+
+def read_own(value: Any) -> str:
+    if value == "auto":
+        return "auto"
+    try:
+        ip = ip_address(read_text(value))
+        if "%" not in str(ip):  # a zone id has no meaning outside this host
+            return str(ip)
+    except ValueError:
+        pass
+    raise ValueError(f'expected "auto" or an IP address, not {value!r}')
+
+
+def read_network(value: Any) -> str:
+    Networks((read_text(value),))
+    return str(value)
+
+
+def read_networks(value: Any) -> tuple[str, ...]:
+    words: tuple[str, ...] = list_of(read_network)(value)
+    return words
+
+
+def read_bind(value: Any) -> str:
+    split_bind(read_text(value))
+    return str(value)
+
+
+def read_target(value: Any) -> str:
+    target = parse_target(read_text(value))
+    if target.kind == "direct" and target.argument:
+        raise ValueError("'direct' takes no argument")
+    return str(value)
+
+
+def read_size_limit(value: Any) -> int:
+    """A size in octets, as a number or as "10M"."""
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value.strip())
+        if found is None:
+            raise ValueError(f'{value!r} is no size: expected octets, or as "10M"')
+        return int(found[1]) * _UNITS[found[2].upper()]
+    return read_count(value)
+
+
+_SIZE = re.compile(r"([0-9]{1,12}) ?([kKmMgG]?)")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def read_header_globs(value: Any) -> tuple[tuple[str, Glob], ...]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError('expected a table, as in { "X-Kind" = "alarm*" }')
+    return tuple((name, Glob(read_text(glob))) for name, glob in value.items())
+
+
+def read_match(value: Any) -> dict[str, Any]:
+    reads: dict[str, Read] = {
+        "recipient": lambda glob: AddressGlob(read_text(glob)),
+        "sender": lambda glob: AddressGlob(read_text(glob)),
+        "client": lambda words: Networks(read_networks(words)),
+        "listener": read_text,
+        "subject": lambda glob: Glob(read_text(glob)),
+        "header": read_header_globs,
+        "larger_than": read_size_limit,
+    }
+    if not isinstance(value, dict):
+        raise ValueError('expected a table, as in { recipient = "cam*@*" }')
+    found: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, entry in value.items():
+        if key not in reads:
+            problems.append(f"unknown: {key}; expected: {', '.join(reads)}")
+            continue
+        try:
+            found[key] = reads[key](entry)
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return found
