@@ -9,6 +9,8 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,10 @@ from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import RoutingTable
 from waypost.tls.authority import Subjects
 from waypost.tls.keeper import LOOK_S, Keeper
+from waypost.tls.settings import Profile
 
+# Programs of this host come by these, whatever is configured as ours.
+_LOOPBACK: tuple[IPAddress, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
 # How long sessions and attempts under way may take to end when the hub is told to stop.
 DRAIN_S = 10.0
 
@@ -73,15 +78,17 @@ def make_own_addresses(settings: Settings) -> OwnAddresses:
     return OwnAddresses(follow_interfaces=settings.follow_interfaces, extra=settings.extra_own)
 
 
-def make_keeper(settings: Settings, own: OwnAddresses) -> Keeper:
-    """The certificates of these settings."""
+def make_keeper(settings: Settings) -> Keeper:
+    """The keeper of these settings' certificates."""
+    return Keeper(settings.data_dir / "tls")
+
+
+def make_subjects(settings: Settings, own: OwnAddresses) -> Subjects:
+    """What a certificate of the hub stands for, by these settings."""
     names = [name.ascii for _, name in settings.routing.groups.names]
     if settings.hostname is not None:
         names.append(settings.hostname)
-    return Keeper(
-        settings.data_dir / "tls",
-        subjects=lambda: Subjects(own.current, frozenset(names)),
-    )
+    return Subjects(own.current | {*_LOOPBACK, *settings.extra_own}, frozenset(names))
 
 
 def make_table(
@@ -203,7 +210,7 @@ class Hub:
         self._gate = make_gate(settings, self._own, self._listening)
         self._mailboxes = make_mailbox_names(settings)
         self._table = make_table(settings, self._own, self._mailboxes, self._gate)
-        self._keeper = make_keeper(settings, self._own)
+        self._keeper = make_keeper(settings)
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
@@ -315,6 +322,7 @@ class Hub:
             self._own.reconfigure(
                 follow_interfaces=settings.follow_interfaces, extra=settings.extra_own
             )
+            self._own_changed.set()
         self._gate.trusted = Networks(settings.trusted)
         mailboxes = MailboxNames(settings.mailboxes)
         mailboxes.carry_over(self._mailboxes)
@@ -356,7 +364,11 @@ class Hub:
             trusted=Networks(self._settings.trusted),
             limits=self._settings.limits,
             hostname=self._settings.hostname,
-            tls=None if settings.tls == "off" else self._keeper.contexts[settings.tls_profile],
+            tls=(
+                None
+                if settings.tls == "off"
+                else partial(self._keeper.context, Profile(settings.tls_profile))
+            ),
             log=self._log,
         )
         try:
@@ -404,7 +416,8 @@ class Hub:
         """Have the certificates that fit now. Raises CertificateFault, AuthorityError, OSError."""
         if all(listener.tls == "off" for listener in settings.listeners):
             return
-        prepared = await asyncio.to_thread(self._keeper.prepare, settings.tls)
+        subjects = make_subjects(settings, self._own)
+        prepared = await asyncio.to_thread(self._keeper.prepare, settings.tls, subjects)
         self._keeper.load(prepared)
         if prepared.trouble is not None:
             self._log.event("certificate-trouble", why=prepared.trouble)

@@ -87,7 +87,7 @@ def test_a_host_name_is_used_where_there_is_one(start_hub: StartHub) -> None:
         ("VRFY ann", "252 2.1.5"),
         ("HELP", "214 2.0.0"),
         ("EXPN list", "502 5.5.1"),
-        ("STARTTLS", "502 5.5.1"),
+        ("STARTTLS now", "501 5.5.4"),
         ("AUTH PLAIN", "502 5.5.1"),
         ("TURN", "500 5.5.2"),
         ("RCPT TO:<ann@[127.0.0.1]>", "503 5.5.1"),

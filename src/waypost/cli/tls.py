@@ -9,11 +9,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from waypost.app import make_keeper, make_own_addresses
+from waypost.app import make_keeper, make_own_addresses, make_subjects
 from waypost.cli.context import settings_of
 from waypost.cli.output import EXIT_NO, EXIT_USAGE, EXIT_YES, complain, say, say_json
 from waypost.errors import AddressError
 from waypost.mail.address import Domain, IPAddress, as_value
+from waypost.tls.settings import TlsSettings
 
 if TYPE_CHECKING:
     from waypost.tls.authority import Authority, Subjects
@@ -97,8 +98,9 @@ def _init(parsed: argparse.Namespace) -> int:
     for name in ("ca.pem", "ca.key"):
         (directory / name).unlink(missing_ok=True)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    own = make_own_addresses(settings)
-    prepared = make_keeper(settings, own).prepare(settings.tls)
+    subjects = make_subjects(settings, make_own_addresses(settings))
+    # Also where the hub shows a certificate from elsewhere: its authority may serve other hosts.
+    prepared = make_keeper(settings).prepare(TlsSettings(), subjects)
     if prepared.trouble is not None:
         complain(prepared.trouble)
     say(f"made {directory}/ca.pem; `waypost tls show` gives it out, `waypost reload` uses it")

@@ -10,6 +10,7 @@ import time
 from typing import NamedTuple, cast
 
 from waypost.errors import PeerUnreachable, StoreUnavailable
+from waypost.mail.envelope import Hop
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.smtp.client import (
@@ -34,8 +35,9 @@ CONTENT_S = 600.0
 _PIECE_BYTES = 262_144
 
 
-# A TLS handshake is waited for this long.
+# A TLS handshake is waited for this long, and the peer's part in the end of a TLS session.
 HANDSHAKE_S = 30.0
+GOODBYE_S = 2.0
 
 
 class TlsFirst(NamedTuple):
@@ -47,6 +49,8 @@ class TlsFirst(NamedTuple):
 
 class TlsFailed(PeerUnreachable):
     """No handshake came about, or the certificate is not the one of this host."""
+
+    hop: Hop | None = None  # where, when TLS came first
 
     def __init__(self, name: str, error: Exception) -> None:
         why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
@@ -97,6 +101,7 @@ class SmtpConnection(asyncio.Protocol):
                 ssl=tls.context,
                 server_hostname=tls.name,
                 ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=GOODBYE_S,
             )
         except (OSError, ValueError) as error:  # ValueError: a name no certificate can have
             connected.close()
@@ -206,16 +211,20 @@ class SmtpConnection(asyncio.Protocol):
     async def _encrypt(self, tls: TlsFirst) -> None:
         assert self._transport is not None
         try:
+            if self._broken is not None:
+                raise self._broken
             transport = await asyncio.get_running_loop().start_tls(
                 *(self._transport, self, tls.context),
                 server_hostname=tls.name,
                 ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=GOODBYE_S,
             )
-        except (OSError, ValueError) as error:  # ValueError: a name no certificate can have
+            if transport is None:
+                raise PeerUnreachable("the connection was lost")
+        # ValueError: a name no certificate can have
+        except (OSError, ValueError, PeerUnreachable) as error:
             self.abort()
             raise TlsFailed(tls.name, error) from error
-        if transport is None:
-            raise PeerUnreachable("the connection was lost")
         self._transport = transport
         self.session.encrypted()
         self._flush()

@@ -124,6 +124,9 @@ class SmtpTransport:
                     # One that may answer later outweighs one that may never be asked.
                     if trouble is None or isinstance(error, PeerUnreachable):
                         trouble = error
+                    if isinstance(error, TlsFailed) and error.hop in hops:
+                        hops.remove(error.hop)
+                        continue
                     break  # all of them were tried
                 if is_new:
                     hops.remove(hop)
@@ -309,7 +312,11 @@ class SmtpTransport:
         hop, connected = await self._connected(hops, way)
         local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
         helo = "localhost" if local_ip is None else self._name_of(local_ip)
-        connection = await self._session(hop, connected, helo, way)
+        try:
+            connection = await self._session(hop, connected, helo, way)
+        except TlsFailed as error:
+            error.hop = hop
+            raise
         self._connections.add(connection)
         if self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
@@ -331,7 +338,9 @@ class SmtpTransport:
             raise
         tls = TlsFirst(context, hop.host.strip("[]").removeprefix("IPv6:"))
         login: Login | None = None
-        if relay.username is not None and relay.password is not None:
+        # Never where the peer could do without TLS, whatever let such settings through.
+        is_safe = need is TlsNeed.REQUIRED
+        if is_safe and relay.username is not None and relay.password is not None:
             login = Login(relay.username, relay.password)
         if relay.port == SUBMISSIONS_PORT:
             session = ClientSession(helo, login=login)

@@ -42,8 +42,11 @@ from waypost.smtp.server import (
 IDLE_S = 300.0
 # All sessions of a listener are looked at this often; nothing needs to be more exact.
 SWEEP_S = 5.0
-# A TLS handshake is waited for this long.
+# A TLS handshake is waited for this long, and the client's part in the end of a TLS session.
 HANDSHAKE_S = 30.0
+GOODBYE_S = 2.0
+# When no descriptor was left for a connection, the next try comes after this.
+ACCEPT_AGAIN_S = 1.0
 # A client that sends on while it waits for an answer is not read beyond this.
 MAX_UNREAD_BYTES = 65_536
 BACKLOG = 1024
@@ -90,10 +93,10 @@ class SmtpListener:
         trusted: Networks,
         limits: Limits,
         hostname: str | None,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext] | None,
         log: Log,
     ) -> None:
-        """`tls` None: there is no certificate, so no TLS either."""
+        """`tls` gives the context for a handshake that begins now; None: there is no TLS."""
         self.settings = settings
         self.tls = tls
         self.acceptance = acceptance
@@ -103,7 +106,9 @@ class SmtpListener:
         self.is_draining = False
         self._unsent: list[IncomingSession] = []
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._arrivals: set[asyncio.Task[None]] = set()  # in a handshake that comes first
         self._servers: list[asyncio.Server] = []
+        self._tls_sockets: list[socket.socket] = []  # of an implicit listener, in place of servers
         self._sweeper: asyncio.TimerHandle | None = None  # None: not started
         self._paths: list[str] = []
         self._gone: asyncio.Event | None = None  # None: nobody waits for sessions to end
@@ -139,20 +144,21 @@ class SmtpListener:
                     error.errno,
                     f"listener {self.settings.name!r} cannot bind {bind}: {error.strerror}",
                 ) from error
-            server = (
-                await loop.create_server(
-                    lambda: IncomingSession(self),
-                    sock=listening,
-                    backlog=BACKLOG,
-                    ssl=self.tls if self.settings.tls == "implicit" else None,
-                    ssl_handshake_timeout=HANDSHAKE_S if self.settings.tls == "implicit" else None,
+            if listening.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(
+                    lambda: IncomingSession(self, is_local=True), sock=listening, backlog=BACKLOG
                 )
-                if listening.family != socket.AF_UNIX
-                else await loop.create_unix_server(
+                self._servers.append(server)
+            elif self.is_tls_first:
+                listening.listen(BACKLOG)
+                listening.setblocking(False)
+                self._tls_sockets.append(listening)
+                self._accept_from(listening)
+            else:
+                server = await loop.create_server(
                     lambda: IncomingSession(self), sock=listening, backlog=BACKLOG
                 )
-            )
-            self._servers.append(server)
+                self._servers.append(server)
             if listening.family != socket.AF_UNIX:
                 ip = ip_address(host)
                 self.places.append((ip, listening.getsockname()[1]))
@@ -169,6 +175,13 @@ class SmtpListener:
         self.is_draining = True
         for server in self._servers:
             server.close()
+        loop = asyncio.get_running_loop()
+        for listening in self._tls_sockets:
+            loop.remove_reader(listening)
+            listening.close()
+        self._tls_sockets.clear()
+        for task in self._arrivals:
+            task.cancel()
 
     async def drain(self, limit_s: float) -> None:
         """Take no new connections, let transactions end within `limit_s`, close."""
@@ -211,10 +224,66 @@ class SmtpListener:
         """STARTTLS is there for the asking."""
         return self.tls is not None and self.settings.tls == "starttls"
 
+    @property
+    def is_tls_first(self) -> bool:
+        """Nothing is said before TLS (RFC 8314 §3)."""
+        return self.tls is not None and self.settings.tls == "implicit"
+
+    def _accept_from(self, listening: socket.socket) -> None:
+        # asyncio's own server would do, were it not silent about handshakes that fail, and late
+        # with limits: a session is made when its handshake is done.
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(BACKLOG):
+            try:
+                connected, peer = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptors are left: some sessions have to end first
+                self.log.event("accept-failed", listener=self.settings.name, why=error.strerror)
+                loop.remove_reader(listening)
+                loop.call_later(ACCEPT_AGAIN_S, self._accept_again, listening)
+                return
+            there = len(self.sessions) + len(self._arrivals)
+            if there >= self.limits.connections or _ip_of(peer[0]) not in self.networks:
+                connected.close()  # a refusal in clear would be of no use
+                continue
+            task = loop.create_task(self._arrive(connected, _ip_of(peer[0])))
+            self._arrivals.add(task)
+            task.add_done_callback(self._arrivals.discard)
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if listening in self._tls_sockets:
+            self._accept_from(listening)
+
+    async def _arrive(self, connected: socket.socket, client: IPAddress) -> None:
+        """Take over a connection that begins with TLS."""
+        assert self.tls is not None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: IncomingSession(self),
+                connected,
+                ssl=self.tls(),
+                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=GOODBYE_S,
+            )
+        except OSError as error:
+            connected.close()
+            self.say_tls_failed(client, error)
+
+    def say_tls_failed(self, client: IPAddress | None, error: OSError) -> None:
+        """Log a handshake that came to nothing."""
+        why = (
+            getattr(error, "reason", None) or error.strerror or str(error) or "the client went away"
+        )
+        self.log.event("tls-failed", client=client, listener=self.settings.name, why=why)
+
     def handshake(self, session: IncomingSession) -> None:
         """Have a session go on over TLS."""
         assert self.tls is not None
-        task = asyncio.get_running_loop().create_task(session.encrypt(self.tls))
+        task = asyncio.get_running_loop().create_task(session.encrypt(self.tls()))
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
 
@@ -269,6 +338,7 @@ class IncomingSession(asyncio.Protocol):
         "_arrival",
         "_client_ip",
         "_early",
+        "_is_local",
         "_is_paused",
         "_is_trusted",
         "_listener",
@@ -279,8 +349,10 @@ class IncomingSession(asyncio.Protocol):
         "last_heard_at",
     )
 
-    def __init__(self, listener: SmtpListener) -> None:
+    def __init__(self, listener: SmtpListener, *, is_local: bool = False) -> None:
+        """`is_local`: it comes by a Unix socket."""
         self._listener = listener
+        self._is_local = is_local
         self._transport: asyncio.Transport = None  # type: ignore[assignment] # until connected
         self._session: ServerSession = None  # type: ignore[assignment] # until connected
         self._client_ip: IPAddress | None = None  # None: a Unix socket
@@ -304,16 +376,20 @@ class IncomingSession(asyncio.Protocol):
             self._local_ip = _ip_of(transport.get_extra_info("sockname")[0])
             self._is_trusted = self._client_ip in listener.trusted
         else:
-            self._is_trusted = True
+            self._is_trusted = self._is_local
         is_encrypted = transport.get_extra_info("ssl_object") is not None
         self._session = ServerSession(
             listener.lenient if self._is_trusted else listener.strict,
             trace_name(self._local_ip, listener.hostname),
-            offers_tls=listener.offers_tls and self._client_ip is not None and not is_encrypted,
+            offers_tls=listener.offers_tls and not self._is_local,
             is_encrypted=is_encrypted,
         )
         listener.sessions.add(self)
-        if listener.is_draining:
+        if self._client_ip is None and not self._is_local:
+            # It has gone, and with it its address; what it sent may be here already.
+            self._session.phase = Phase.CLOSED
+            self._transport.abort()
+        elif listener.is_draining:
             self.say_and_close(replies.SHUTTING_DOWN)
         elif len(listener.sessions) > listener.limits.connections:
             self.say_and_close(replies.TOO_BUSY)
@@ -337,10 +413,14 @@ class IncomingSession(asyncio.Protocol):
             self._transport.abort()
 
     def eof_received(self) -> bool:
-        # A half-closed client still gets the answer to what it sent (RFC 5321 §4.1.1.10).
-        return self._session.is_answering
+        # A half-closed client still gets the answer to what it sent (RFC 5321 §4.1.1.10); TLS
+        # cannot be half closed.
+        return self._session.is_answering and not self._session.is_encrypted
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._listener.forget(self)
         self._session.phase = Phase.CLOSED
         # A message whose content has ended is the store's business now, whoever is listening.
@@ -367,10 +447,14 @@ class IncomingSession(asyncio.Protocol):
             self.say_and_close(replies.SHUTTING_DOWN)
 
     def say_and_close(self, reply: Reply) -> None:
-        """Say `reply` unasked and close."""
+        """Say `reply` unasked and close; in a handshake nothing can be said."""
         if self._transaction is not None and not self._session.is_answering:
             self._transaction.abort()
             self._transaction = None
+        if self._early is not None:
+            self._transport.abort()
+            self._end()
+            return
         self._session.refuse(reply)
         self._listener.flush_soon(self)
 
@@ -404,21 +488,20 @@ class IncomingSession(asyncio.Protocol):
     async def encrypt(self, context: ssl.SSLContext) -> None:
         """Go on over TLS, or not at all."""
         try:
+            if self._transport.is_closing() or self._early:
+                raise ConnectionAbortedError("it closed, or went on in clear")
             transport = await asyncio.get_running_loop().start_tls(
                 *(self._transport, self, context),
                 server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=GOODBYE_S,
             )
+            if transport is None or self._session.phase is Phase.CLOSED:
+                raise ConnectionAbortedError("it closed in the handshake")
         except OSError as error:  # and ssl.SSLError, ConnectionError, TimeoutError with it
-            self._listener.log.event(
-                "tls-failed",
-                client=self._client_ip,
-                listener=self._listener.settings.name,
-                why=getattr(error, "reason", None) or error.strerror or repr(error),
-            )
+            self._listener.say_tls_failed(self._client_ip, error)
             self._transport.abort()
-            return
-        if transport is None:  # the client has gone meanwhile
+            self._end()  # asyncio does not say so of a connection that ends in its handshake
             return
         self._transport = transport
         self._is_paused = False

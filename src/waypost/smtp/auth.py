@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+_GIVE_UP = b"*\r\n"  # RFC 4954 §4
 
 
-@dataclass(frozen=True, slots=True)
 class Secret:
-    """A text that shows itself to nobody but who asks for it by name."""
+    """A text that shows itself to nobody but who asks for it by name.
 
-    revealed: str
+    No dataclass: whoever walks through those, to show settings for example, must not find it.
+    """
+
+    __slots__ = ("revealed",)
+
+    def __init__(self, revealed: str) -> None:
+        self.revealed = revealed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.revealed == other.revealed
+
+    def __hash__(self) -> int:
+        return hash(self.revealed)
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -28,25 +40,37 @@ class Login:
     def __init__(self, username: str, password: Secret) -> None:
         self._username = username
         self._password = password
-        self._answers: list[str] = []
+        self._answers: list[bytes] = []
 
     def begin(self, offered: Sequence[str]) -> bytes | None:
         """The AUTH command for the best of the peer's mechanisms; None: none of them is known."""
         if "PLAIN" in offered:
-            self._answers = []
-            said = f"\0{self._username}\0{self._password.revealed}"
-            return b"AUTH PLAIN " + _encoded(said) + b"\r\n"
+            self._answers = [_GIVE_UP]
+            return f"AUTH PLAIN {self._plain()}\r\n".encode()
         if "LOGIN" in offered:
-            self._answers = [self._password.revealed, self._username]
+            texts = (self._password.revealed, self._username)
+            self._answers = [_GIVE_UP, *(f"{_encoded(text)}\r\n".encode() for text in texts)]
             return b"AUTH LOGIN\r\n"
         return None
 
-    def go_on(self, challenge: str) -> bytes:
-        """The answer to a challenge, which for these mechanisms only says that it is our turn."""
-        if not self._answers:
-            return b"*\r\n"  # RFC 4954 §4: nothing more to say
-        return _encoded(self._answers.pop()) + b"\r\n"
+    def go_on(self) -> bytes | None:
+        """The answer to a challenge, which for these mechanisms only says that it is our turn.
+
+        None: the peer has heard that there is nothing more to say.
+        """
+        return self._answers.pop() if self._answers else None
+
+    def masked(self, text: str) -> str:
+        """What a peer said, without the password where it repeats what it was told."""
+        password = self._password.revealed
+        as_heard = password.encode("ascii", "replace").decode()
+        for secret in (self._plain(), _encoded(password), password, as_heard):
+            text = text.replace(secret, "***")
+        return text
+
+    def _plain(self) -> str:
+        return _encoded(f"\0{self._username}\0{self._password.revealed}")
 
 
-def _encoded(text: str) -> bytes:
-    return base64.b64encode(text.encode())
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

@@ -211,6 +211,7 @@ class ClientSession:
         """The handshake is done: what the peer said before it does not count (RFC 3207 §4.2)."""
         self._reader = ReplyReader()
         self.extensions = {}
+        self.is_closing = False
         self._tls = TlsNeed.NONE
         self._say_hello()
 
@@ -330,12 +331,16 @@ class ClientSession:
     def _login_answered(self, reply: Reply) -> None:
         assert self._login is not None
         if reply.code == 334:
-            self._send(_Await.AUTH, self._login.go_on(reply.text))
+            answer = self._login.go_on()
+            if answer is None:
+                raise PeerOutOfStep("challenges without end")
+            self._send(_Await.AUTH, answer)
         elif reply.code == 235:
             self._ready()
         else:
             # Ours to mend, so mail waits rather than going back (RFC 4954 §6).
-            self._refused(Reply(451, f"The login was refused: {reply}", (7, 8)))
+            said = self._login.masked(str(reply))
+            self._refused(Reply(451, f"The login was refused: {said}", (7, 8)))
 
     def _refused(self, reply: Reply) -> None:
         if 200 <= reply.code < 400:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -53,7 +54,7 @@ class Leaf:
     """A certificate with its chain, and its key, in PEM."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,16 @@ class Authority:
             key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: encrypted
             raise AuthorityError(f"{directory}/ca.pem or ca.key cannot be read: {error}") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise AuthorityError(f"{directory}/ca.key is no ECDSA key")
+        if key.public_key() != certificate.public_key():
+            raise AuthorityError(f"{directory}/ca.key is not the key of ca.pem")
+        try:
+            certificate.extensions.get_extension_for_class(x509.NameConstraints)
+        except (x509.ExtensionNotFound, ValueError) as error:
+            raise AuthorityError(f"{directory}/ca.pem has no name constraints of ours") from error
         return cls(certificate, key)
 
     def allowed(self, subjects: Subjects) -> Subjects:
@@ -268,7 +275,9 @@ def write_public(path: Path, octets: bytes) -> None:
 
 def _write(path: Path, octets: bytes, mode: int) -> None:
     new = path.with_name(f".{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    # What lies there was left by a power cut, or by somebody who would like to read along.
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         os.fchmod(descriptor, mode)
         write_all(descriptor, octets)

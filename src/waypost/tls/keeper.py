@@ -1,19 +1,21 @@
 """The certificates the hub shows: given by the operator, or issued by its own authority.
 
-One context for each profile lives as long as the hub. Certificates are replaced within it, so new
-sessions see the new one and sessions under way go on.
+New certificates come with new contexts: OpenSSL keeps one certificate for each kind of key, so one
+of another kind would only join those shown before. Sessions under way keep the context they have.
 """
 
 from __future__ import annotations
 
 import datetime
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from waypost.errors import WaypostError
 from waypost.tls.authority import (
@@ -50,24 +52,30 @@ class Keeper:
         self,
         directory: Path,
         *,
-        subjects: Callable[[], Subjects],
         clock: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
-        """`directory` is `tls/` of the data directory; `subjects` gives what we stand for now."""
+        """`directory` is `tls/` of the data directory."""
         self._directory = directory
-        self._subjects = subjects
         self._clock = clock
-        self.contexts = {profile: _context(profile) for profile in Profile}
+        self._preparing = threading.Lock()
+        self._contexts = {profile: _context(profile) for profile in Profile}
 
-    def prepare(self, settings: TlsSettings) -> Prepared:
-        """Find the certificates, and issue what is missing, old, or stands for other addresses.
+    def context(self, profile: Profile) -> ssl.SSLContext:
+        """The context for handshakes that begin now."""
+        return self._contexts[profile]
+
+    def prepare(self, settings: TlsSettings, wanted: Subjects) -> Prepared:
+        """Find the certificates, and issue what is missing, old, or not for `wanted`.
 
         Blocks; touches no context. Raises AuthorityError, OSError.
         """
         if settings.certificate is not None and settings.key is not None:
             return Prepared(((settings.certificate, settings.key),), None)
+        with self._preparing:
+            return self._prepare(wanted)
+
+    def _prepare(self, wanted: Subjects) -> Prepared:
         now = self._clock()
-        wanted = self._subjects()
         authority = Authority.load(self._directory)
         if authority is None:
             authority = Authority.create(self._directory, wanted, now=now)
@@ -92,11 +100,11 @@ class Keeper:
 
     def load(self, prepared: Prepared) -> None:
         """Show these from the next handshake on. Raises CertificateFault; all or nothing."""
-        for certificate, key in prepared.pairs:
-            self._load(certificate, key, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        for context in self.contexts.values():
+        contexts = {profile: _context(profile) for profile in Profile}
+        for context in contexts.values():
             for certificate, key in prepared.pairs:
                 self._load(certificate, key, context)
+        self._contexts = contexts
 
     def _load(self, certificate: Path, key: Path, context: ssl.SSLContext) -> None:
         try:
@@ -112,7 +120,7 @@ def _context(profile: Profile) -> ssl.SSLContext:
     context.num_tickets = 1
     if profile is Profile.LEGACY:
         # Both are needed since OpenSSL 3: the version, and the level that forbids its hashes.
-        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED  # SSLv3 is off by its option
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
     else:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -134,6 +142,12 @@ def _is_good(
     try:
         found = x509.load_pem_x509_certificate(certificate.read_bytes())
         found.verify_directly_issued_by(authority.certificate)
-    except (OSError, ValueError, TypeError, InvalidSignature):
+        # A power cut between the two files leaves a key that belongs to the next certificate.
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+    except (OSError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
-    return key.exists() and subjects_of(found) == wanted and not is_due(found, now=now)
+    return (
+        private.public_key() == found.public_key()
+        and subjects_of(found) == wanted
+        and not is_due(found, now=now)
+    )
