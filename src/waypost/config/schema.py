@@ -59,7 +59,7 @@ class Section:
 REQUIRED: Any = object()
 
 # Names that stand in targets and, for a list, in addresses.
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,47}")
 
 
 def _text(value: Any) -> str:
