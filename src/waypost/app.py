@@ -35,7 +35,7 @@ from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
 from waypost.intake.acceptance import Acceptance
-from waypost.intake.smtp_listener import SmtpListener
+from waypost.intake.smtp_listener import SmtpListener, split_bind
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
@@ -71,6 +71,18 @@ def make_gate(
 ) -> Gate:
     """The gate these settings ask for."""
     return Gate(trusted=Networks(settings.trusted), own=own, listening=listening)
+
+
+def configured_places(settings: Settings) -> frozenset[tuple[IPAddress | None, int]]:
+    """Where a hub with these settings listens, for a gate; None: every address."""
+    places: set[tuple[IPAddress | None, int]] = set()
+    for listener in settings.listeners:
+        for bind in listener.bind:
+            host, port = split_bind(bind)
+            if port:
+                ip = ip_address(host)
+                places.add((None if ip.is_unspecified else ip, port))
+    return frozenset(places)
 
 
 def make_own_addresses(settings: Settings) -> OwnAddresses:

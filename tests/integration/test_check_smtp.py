@@ -368,7 +368,10 @@ def test_private_networks_are_refused_unless_listed(
     before = site.sessions()
     user = User(tmp_path, config_of(site, networks=("192.168.7.0/24",)))
     found = user.json(address)
-    assert (found["verdict"], found["primary"]) == ("unknown", "net.forbidden")
+    if address == "ann@plain.test":  # a name that leads to loopback leads nowhere
+        assert (found["verdict"], found["primary"]) == ("undeliverable", "dns.mx_nonglobal")
+    else:
+        assert (found["verdict"], found["primary"]) == ("unknown", "net.forbidden")
     user.config += '[networks]\ntrusted = ["192.168.7.0/24"]\n'
     found = user.json(address)
     assert found["primary"] in ("dns.mx_nonglobal", "ip.loopback", "ip.private")

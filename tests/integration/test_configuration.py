@@ -44,7 +44,7 @@ first_s = 0
 name = "r"
 match = { recipint = "cam*@*" }
 to = ["mailbox:alerts",
-      "smtp:mail.example:25"]
+      "smtp:a_b.example:25"]
 """
 
 # Line, key, and a word of what was expected.
@@ -57,7 +57,7 @@ FAULTS = [
     (14, "listener[2].role", "submission"),
     (17, "retry.first_s", "above 0"),
     (21, "route[1].match", "recipint"),
-    (22, "route[1].to", "smtp:[address]:port"),
+    (22, "route[1].to", "is no host"),
 ]
 
 

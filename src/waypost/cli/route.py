@@ -9,7 +9,14 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
-from waypost.app import make_gate, make_mailbox_names, make_own_addresses, make_smtp, make_table
+from waypost.app import (
+    configured_places,
+    make_gate,
+    make_mailbox_names,
+    make_own_addresses,
+    make_smtp,
+    make_table,
+)
 from waypost.cli.context import settings_of
 from waypost.cli.output import (
     EXIT_LATER,
@@ -71,7 +78,7 @@ def _route(parsed: argparse.Namespace) -> int:
         complain(f"--client {parsed.client}: not an IP address")
         return EXIT_USAGE
     own = make_own_addresses(settings)
-    gate = make_gate(settings, own)
+    gate = make_gate(settings, own, lambda: configured_places(settings))
     table = make_table(settings, own, make_mailbox_names(settings), gate)
     arrival = Arrival(
         protocol="ESMTP",

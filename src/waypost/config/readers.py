@@ -30,7 +30,7 @@ from waypost.smtp.auth import Secret
 Read = Callable[[Any], Any]  # the TOML value into ours
 
 # Names that stand in targets and, for a list, in addresses.
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,47}")
 
 
 def read_text(value: Any) -> str:

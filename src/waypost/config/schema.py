@@ -75,6 +75,7 @@ _DOMAIN = Key(
     "The domain it belongs to. Absent: it belongs to the hub, under all its names.",
 )
 
+
 SECTIONS: tuple[Section, ...] = (
     Section(
         "",

@@ -256,7 +256,7 @@ class _Reader:
                         )
             for name in known:
                 if LABEL.fullmatch(name) is None:
-                    self._fault((section, name), "a name has letters, digits, - and _ only")
+                    self._fault((section, name), "a name has at most 48 letters, digits, - and _")
 
     def _check_domains(self, values: Values) -> None:
         """Mailboxes and lists belong to domains of ours."""

@@ -397,7 +397,13 @@ class SmtpTransport:
                     return await connect_unix(hop.host)
                 version = hop.ip.version
                 source = next((ip for ip in way.sources if ip.version == version), None)
-                return await connect(self._gate, hop.ip, hop.port, way.origin, source_ip=source)
+                try:
+                    return await connect(self._gate, hop.ip, hop.port, way.origin, source_ip=source)
+                except OSError as error:
+                    is_not_here = error.errno == errno.EADDRNOTAVAIL and source is not None
+                    if not is_not_here or not self.settings.groups.may_be_elsewhere(source):
+                        raise
+                return await connect(self._gate, hop.ip, hop.port, way.origin)
         except TimeoutError:
             raise PeerUnreachable(
                 f"{hop}: no connection in {CONNECT_S:.0f} s", never_connected=True

@@ -21,6 +21,8 @@ from waypost.mail.envelope import Arrival, Envelope, QueuedRecipient, QueueId
 # RFC 5321 §6.3 asks for a limit of at least 100 in general; 50 is what Postfix and chasquid use,
 # and a message that crossed 50 hosts is in a loop.
 MAX_RECEIVED = 50
+# Octets of encoded words that are decoded in one header.
+MAX_DECODED = 4_096
 
 _RECEIVED = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
 # What may stand in a comment or an atom of a Received field without quoting.
@@ -88,11 +90,17 @@ def header_fields(head: bytes) -> list[tuple[str, bytes]]:
 
 @lru_cache(maxsize=4)
 def decoded_fields(head: bytes) -> list[tuple[str, str]]:
-    """As `header_fields`, with values decoded (RFC 2047) and white space as one space each."""
+    """As `header_fields`, with values decoded (RFC 2047) and white space as one space each.
+
+    Values beyond MAX_DECODED are left as they are: the library takes time that grows with the
+    square of their length, and everybody waits for it.
+    """
     found = []
+    left = MAX_DECODED
     for name, octets in header_fields(head):
         text = octets.decode("utf-8", "replace")
-        if "=?" in text:
+        if "=?" in text and len(text) <= left:
+            left -= len(text)
             with contextlib.suppress(LookupError, ValueError, HeaderParseError):
                 text = str(make_header(decode_header(text)))
         found.append((name, " ".join(text.split())))

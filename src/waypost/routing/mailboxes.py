@@ -91,9 +91,9 @@ class MailboxNames:
 
     def new(self, local_part: str, scope: str = HUB) -> Target | None:
         """The mailbox a trusted client makes by mailing it; None: it may not."""
-        if not self._settings.auto_create:
-            return None
-        return Target("mailbox", self.resolve(local_part, scope))
+        entry = self.resolve(local_part, scope)
+        # No target can name the mailbox of ""@ (RFC 5321 allows that): mail for it would wait.
+        return Target("mailbox", entry) if entry and self._settings.auto_create else None
 
     def exists(self, entry: str) -> bool:
         """True for the id of a mailbox."""

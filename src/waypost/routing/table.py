@@ -291,8 +291,6 @@ class RoutingTable:
             if not _matches(rule, recipient, arrival, sender):
                 continue
             if rule.needs_content:
-                if content is None and arrival.is_report:
-                    continue  # routed before it is written, and never asked about again
                 if content is None:
                     explain("[[route]]", "route {!r} waits for the content", rule.name)
                     by_rules.may_match = True

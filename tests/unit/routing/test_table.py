@@ -10,14 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.mail.address import Address, Domain
+from waypost.mail.address import Address, AddressLiteral, Domain
 from waypost.mail.envelope import REPORT, Arrival
 from waypost.net.gate import Gate
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
+from waypost.routing.groups import GroupSettings
 from waypost.routing.mailboxes import MailboxNames, MailboxSettings
-from waypost.routing.patterns import AddressGlob
-from waypost.routing.table import Routing, RoutingSettings, RoutingTable, Rule
+from waypost.routing.patterns import AddressGlob, Glob
+from waypost.routing.table import (
+    LIST,
+    ContentFacts,
+    ListSettings,
+    Routing,
+    RoutingSettings,
+    RoutingTable,
+    Rule,
+)
 from waypost.routing.targets import parse_target
 from waypost.smtp import command as grammar
 from waypost.smtp.command import CommandRefused
@@ -45,6 +54,8 @@ def make_table(
     accept_from_strangers: bool = False,
     bare_ip: bool = True,
     mailboxes: MailboxSettings = MAILBOXES,
+    lists: tuple[ListSettings, ...] = (),
+    groups: GroupSettings | None = None,
 ) -> RoutingTable:
     own = OwnAddresses(follow_interfaces=False, extra=[ip_address(text) for text in OWN_IPS])
     trusted = Networks(("loopback", "private"))
@@ -55,6 +66,8 @@ def make_table(
             bare_ip=bare_ip,
             accept_from_strangers=accept_from_strangers,
             rules=rules,
+            lists=lists,
+            groups=groups or GroupSettings(),
         ),
         own=own,
         trusted=trusted,
@@ -67,6 +80,8 @@ def rule(name: str, to: Sequence[str], **match: Any) -> Rule:
     for key in ("recipient", "sender"):
         if key in match:
             match[key] = AddressGlob(match[key])
+    if "subject" in match:
+        match["subject"] = Glob(match["subject"])
     if "client" in match:
         match["client"] = Networks(match["client"])
     return Rule(name, tuple(parse_target(text) for text in to), **match)
@@ -541,3 +556,389 @@ def test_an_unknown_mailbox_is_said_so_at_once() -> None:
     assert routing.refusal is not None
     assert routing.refusal.enhanced == "5.1.1"
     assert any("nobody" in step for step in steps)
+
+
+# Domain groups.
+
+PLANT_IP, SHOP_IP = "192.0.2.5", "192.168.1.5"
+GROUPED = GroupSettings(
+    groups=(
+        (ip_address(PLANT_IP), (Domain("plant.example"),)),
+        (ip_address(SHOP_IP), (Domain("shop.example"), Domain("depot.example"))),
+    ),
+    moved=(
+        (ip_address("10.0.0.50"), AddressLiteral(ip_address("10.0.0.77"))),
+        (ip_address("10.0.0.51"), Domain("nas.plant.example")),
+        (ip_address("10.0.0.52"), AddressLiteral(ip_address("8.8.8.8"))),
+        (ip_address("10.0.0.53"), AddressLiteral(ip_address(PLANT_IP))),
+        (ip_address("10.0.0.77"), AddressLiteral(ip_address("10.0.0.78"))),
+    ),
+)
+IN_GROUPS = MailboxSettings(
+    names=(
+        *("sales@plant.example", "sales@shop.example", "both@shop.example", "both@depot.example"),
+        *("rest@depot.example", "hubs", "postmaster@shop.example", "postmaster@depot.example"),
+    ),
+    aliases=(("info@shop.example", "sales@shop.example"), ("root", "hubs")),
+    catch_alls=(("depot.example", "rest@depot.example"),),
+    lists=(("team@shop.example", "team"), ("ops", "ops"), ("closed", "closed")),
+)
+LISTS = (
+    ListSettings("team", (Address.parse("a@b.example"),), "shop.example", strangers_may_post=True),
+    ListSettings("ops", (), strangers_may_post=True),
+    ListSettings("closed", ()),
+)
+
+
+def grouped(*rules: Rule, mailboxes: MailboxSettings = IN_GROUPS, **more: Any) -> RoutingTable:
+    return make_table(*rules, mailboxes=mailboxes, groups=GROUPED, lists=LISTS, **more)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("sales@plant.example", "mailbox:sales@plant.example"),
+        (f"sales@[{PLANT_IP}]", "mailbox:sales@plant.example"),
+        ("sales@shop.example", "mailbox:sales@shop.example"),
+        (f"sales@[{SHOP_IP}]", "mailbox:sales@shop.example"),
+        (f"SALES+x@{SHOP_IP}", "mailbox:sales@shop.example"),
+        (f"info@[{SHOP_IP}]", "mailbox:sales@shop.example"),
+        (f"team@[{SHOP_IP}]", "list:team"),
+        (f"team-bounces@[{SHOP_IP}]", "list:team:owner"),
+        (f"both@[{SHOP_IP}]", "550 5.1.4"),
+        ("both@shop.example", "mailbox:both@shop.example"),
+        ("both@depot.example", "mailbox:both@depot.example"),
+        # Then the hub's, then the catch-alls.
+        (f"hubs@[{SHOP_IP}]", "mailbox:hubs"),
+        ("root@depot.example", "mailbox:hubs"),
+        (f"ops@[{SHOP_IP}]", "list:ops"),
+        (f"nobody@[{SHOP_IP}]", "mailbox:rest@depot.example"),
+        ("nobody+x@depot.example", "mailbox:rest@depot.example"),
+        # Made where one domain only can be meant.
+        (f"new@[{PLANT_IP}]", "mailbox:new@plant.example"),
+        ("new@shop.example", "mailbox:new@shop.example"),
+        ("new@[IPv6:fd00::5]", "mailbox:new"),
+        ("sales@[IPv6:fd00::5]", "mailbox:sales"),  # an address that stands for nothing
+    ],
+)
+def test_groups(path: str, said: str) -> None:
+    assert outcome(grouped(), path) == said
+
+
+def test_nothing_is_made_where_several_domains_could_be_meant() -> None:
+    alone = MailboxSettings(names=("sales@shop.example",))
+    assert outcome(grouped(mailboxes=alone), f"new@[{SHOP_IP}]") == "550 5.1.1"
+    assert outcome(grouped(mailboxes=alone), f"sales@[{SHOP_IP}]").endswith("sales@shop.example")
+
+
+@pytest.mark.parametrize("client", [CAMERA, None])
+def test_a_bare_name_goes_to_the_group_connected_to(client: str | None) -> None:
+    table = grouped(hostname="hub.lan")
+    assert outcome(table, "sales", client, local=PLANT_IP) == "mailbox:sales@plant.example"
+    assert outcome(table, "sales", client, local=SHOP_IP) == "mailbox:sales@shop.example"
+    assert outcome(table, "both", client, local=SHOP_IP) == "550 5.1.4"
+    assert outcome(table, "sales", client, local=CONNECTED) == "mailbox:sales"
+    # And a sender without a domain is of that group.
+    assert table.qualify("cam", arrival(local=SHOP_IP)) == Address.parse(f"cam@[{SHOP_IP}]")
+    assert table.qualify("cam", arrival()) == Address.parse("cam@hub.lan")
+
+
+@pytest.mark.parametrize("client", [CAMERA, STRANGER])
+@pytest.mark.parametrize(
+    "path", ["postmaster", f"Postmaster@[{SHOP_IP}]", "postmaster@plant.example"]
+)
+def test_postmaster_is_taken_where_several_domains_have_one(client: str, path: str) -> None:
+    """RFC 5321 §4.5.1 knows no exception: where nobody can say which, it is the hub's."""
+    assert outcome(grouped(), path, client, local=SHOP_IP) == "mailbox:postmaster"
+    assert (
+        outcome(grouped(), "postmaster@shop.example", client) == "mailbox:postmaster@shop.example"
+    )
+
+
+def test_a_stranger_learns_nothing_of_a_group() -> None:
+    shut, public = grouped(), grouped(accept_from_strangers=True)
+    for name in ("sales", "both", "nobody", "new", "team", "hubs", "closed"):
+        for domain in (f"[{SHOP_IP}]", f"[{PLANT_IP}]", "shop.example", "depot.example"):
+            assert outcome(shut, f"{name}@{domain}", STRANGER) == "550 5.7.1"
+    routing, _ = routed(public, f"both@[{SHOP_IP}]", STRANGER)
+    assert routing.refusal is not None
+    for word in ("shop", "depot", "plant"):
+        assert word not in str(routing.refusal)
+    assert outcome(public, f"both@[{SHOP_IP}]", STRANGER) == "550 5.1.4"
+    assert outcome(public, f"sales@[{SHOP_IP}]", STRANGER) == "mailbox:sales@shop.example"
+    assert outcome(public, f"new@[{PLANT_IP}]", STRANGER) == "550 5.1.1"
+    assert outcome(public, "new@shop.example", STRANGER) == "550 5.1.1"
+
+
+# Aliases, catch-alls, lists.
+
+
+def test_a_catch_all_of_the_hub() -> None:
+    table = make_table(
+        mailboxes=MailboxSettings(
+            auto_create=False, names=("ann", "rest"), catch_alls=(("", "rest"),)
+        ),
+        accept_from_strangers=True,
+    )
+    for client in (CAMERA, STRANGER):
+        assert outcome(table, "ann+x@plant.example", client) == "mailbox:ann"
+        assert outcome(table, "any.body+x@[192.0.2.5]", client) == "mailbox:rest"
+        assert outcome(table, "postmaster@plant.example", client) == "mailbox:postmaster"
+    assert outcome(table, "x@b.example", STRANGER) == "550 5.7.1"
+
+
+def test_lists_and_strangers() -> None:
+    public = grouped(accept_from_strangers=True)
+    assert outcome(public, "closed@plant.example", STRANGER) == "550 5.7.1"
+    assert outcome(public, "closed@plant.example") == "list:closed"
+    assert outcome(public, "ops@plant.example", STRANGER) == "list:ops"
+    # What comes back from members comes from strangers, to lists that they may not post to, too.
+    assert outcome(public, "closed-bounces@plant.example", STRANGER, None) == "list:closed:owner"
+
+
+def test_a_list_called_postmaster_takes_mail_of_strangers() -> None:
+    table = make_table(
+        mailboxes=MailboxSettings(lists=(("postmaster", "postmaster"),)),
+        lists=(ListSettings("postmaster", (Address.parse("a@b.example"),)),),
+    )
+    assert outcome(table, "postmaster", STRANGER) == "list:postmaster"
+
+
+# Hosts that have moved.
+
+
+@pytest.mark.parametrize(
+    ("path", "recipient", "said"),
+    [
+        ("ann@[10.0.0.50]", "ann@[10.0.0.77]", "direct"),
+        ("ann@10.0.0.50", "ann@[10.0.0.77]", "direct"),
+        ("ann@[IPv6:::ffff:10.0.0.50]", "ann@[10.0.0.77]", "direct"),
+        ("ann@[10.0.0.51]", "ann@nas.plant.example", "550 5.7.1"),  # until there is a route
+        ("ann@[10.0.0.52]", "ann@[8.8.8.8]", "550 5.7.1"),
+        ("sales@[10.0.0.53]", f"sales@[{PLANT_IP}]", "mailbox:sales@plant.example"),
+        ("ann@[10.0.0.77]", "ann@[10.0.0.78]", "direct"),
+    ],
+)
+def test_moved(path: str, recipient: str, said: str) -> None:
+    routing, steps = routed(grouped(), path)
+    assert str(routing.recipient) == recipient
+    assert routing.has_moved or routing.refusal is not None
+    assert outcome(grouped(), path) == said
+    assert any("has moved to" in step for step in steps)
+    for route in routing.routes:
+        assert route.rule.startswith("moved from [10.0.0.")
+
+
+def test_a_stranger_is_not_led_to_where_a_host_has_moved() -> None:
+    table = grouped(rule("all", ["direct"]), accept_from_strangers=True)
+    for path in ("ann@[10.0.0.50]", "ann@[10.0.0.51]", "sales@[10.0.0.53]"):
+        routing, steps = routed(table, path, STRANGER)
+        assert not routing.has_moved
+        assert str(routing.refusal).startswith("550 5.7.1")
+        assert not any("moved" in step for step in steps)
+
+
+def test_rules_see_where_a_host_is_now() -> None:
+    table = grouped(
+        rule("old", ["discard"], recipient="*@[10.0.0.50]"),
+        rule("nas", ["smtp:[10.0.0.5]:25"], recipient="*@nas.plant.example"),
+    )
+    assert outcome(table, "ann@[10.0.0.50]") == "direct"
+    routing, _ = routed(table, "ann@[10.0.0.51]")
+    assert routing.routes[0].rule == "moved from [10.0.0.51], nas"
+
+
+# Rules that need the content.
+
+ALARM = ContentFacts(
+    2_000, [("subject", "Alarm at gate 3"), ("x-kind", "fire"), ("x-kind", "smoke")]
+)
+
+
+def by_content(table: RoutingTable, path: str, facts: ContentFacts, client: str = CAMERA) -> str:
+    routing = table.route(
+        Address.parse(path), arrival(client), Address.parse("s@x.example"), content=facts
+    )
+    assert not routing.needs_content
+    if routing.refusal is not None:
+        return f"{routing.refusal.code} {routing.refusal.enhanced}"
+    return " ".join(str(route.target) for route in routing.routes)
+
+
+def waits(table: RoutingTable, path: str, client: str = CAMERA) -> bool:
+    routing = table.route(Address.parse(path), arrival(client), Address.parse("s@x.example"))
+    assert not (routing.needs_content and (routing.routes or routing.refusal))
+    return routing.needs_content
+
+
+@pytest.mark.parametrize(
+    ("match", "does"),
+    [
+        ({"subject": "alarm*"}, True),
+        ({"subject": "*gate 4"}, False),
+        ({"header": (("X-Kind", Glob("smoke")),)}, True),
+        ({"header": (("x-KIND", Glob("f*")), ("Subject", Glob("*"))), "larger_than": 1_999}, True),
+        ({"header": (("X-Kind", Glob("water")),)}, False),
+        ({"header": (("X-None", Glob("*")),)}, False),
+        ({"larger_than": 2_000}, False),
+        ({"larger_than": 1_999, "subject": "quiet"}, False),
+    ],
+)
+def test_content(match: dict[str, Any], does: bool) -> None:
+    table = make_table(rule("content", ["mailbox:content"], **match))
+    assert waits(table, "ann@plant.example")
+    assert by_content(table, "ann@plant.example", ALARM) == (
+        "mailbox:content" if does else "mailbox:ann"
+    )
+    assert by_content(table, "ann@plant.example", ContentFacts(0, [])) == "mailbox:ann"
+
+
+def test_content_is_not_waited_for_where_it_decides_nothing() -> None:
+    content = rule("content", ["discard"], recipient="cam*@*", subject="alarm*")
+    table = make_table(content, rule("no", ["reject:5.7.1 no"], recipient="*@*"))
+    assert waits(table, "cam1@plant.example")
+    assert not waits(table, "ann@plant.example")
+    # Settled before it is reached.
+    table = make_table(rule("first", ["discard"]), content)
+    assert not waits(table, "cam1@plant.example")
+    # What is a copy beside a refusal is refused whatever the content.
+    copies = rule("copies", ["mailbox:copies"], subject="alarm*", continues=True)
+    table = make_table(copies, rule("no", ["reject:5.7.1 no"], recipient="no@*"))
+    assert outcome(table, "no@plant.example") == "550 5.7.1"
+    assert outcome(table, "x@elsewhere.example") == "550 5.7.1"
+    assert waits(table, "ann@plant.example")
+    assert by_content(table, "ann@plant.example", ALARM) == "mailbox:copies mailbox:ann"
+
+
+def test_content_may_open_a_way_that_is_closed_without() -> None:
+    table = make_table(rule("out", ["smtp:[10.0.0.5]:25"], subject="alarm*"))
+    assert waits(table, "x@elsewhere.example")
+    assert by_content(table, "x@elsewhere.example", ALARM) == "smtp:[10.0.0.5]:25"
+    assert by_content(table, "x@elsewhere.example", ContentFacts(0, [])) == "550 5.7.1"
+    # For strangers it opens none, and no waiting either.
+    public = make_table(
+        rule("out", ["smtp:[10.0.0.5]:25"], subject="alarm*"), accept_from_strangers=True
+    )
+    for path in ("x@elsewhere.example", "x@[10.0.0.9]", "nobody@plant.example"):
+        assert not waits(public, path, STRANGER)
+        assert by_content(public, path, ALARM, STRANGER).startswith("550 5.")
+
+
+def test_a_target_that_several_rules_name_is_one() -> None:
+    """Or a host would be given the same recipient twice."""
+    table = make_table(
+        rule("one", ["smtp:[10.0.0.5]:25", "mailbox:ann"], continues=True),
+        rule("two", ["smtp:[10.0.0.5]:25", "mailbox:Ann"], continues=True),
+    )
+    assert outcome(table, "ann@plant.example") == "smtp:[10.0.0.5]:25 mailbox:ann"
+    routing, _ = routed(table, "ann@plant.example")
+    assert [route.rule for route in routing.routes] == ["one", "one"]
+
+
+def test_members_of_lists_are_routed_as_mail_of_a_trusted_client() -> None:
+    here = Arrival("local", None, ip_address(CONNECTED), "", LIST, trusted=True)
+    table = grouped(rule("cams", ["discard"], client=["private"]))
+    for path, said in (
+        ("ann@[10.0.0.9]", "direct"),
+        ("new@plant.example", "mailbox:new@plant.example"),
+        ("ann@elsewhere.example", "550"),
+    ):
+        routing = table.route(Address.parse(path), here, None)
+        found = " ".join(str(route.target) for route in routing.routes)
+        assert found == said or (routing.refusal is not None and said == "550")
+
+
+# Whatever the configuration.
+
+_NAMES = st.sampled_from(["ann", "sales", "ops", "new", "x+y", "postmaster", "ops-bounces", "Root"])
+_DOMAINS = st.sampled_from(
+    [
+        *("plant.example", "shop.example", "depot.example", "hub.lan", "b.example", "localhost"),
+        *(f"[{PLANT_IP}]", f"[{SHOP_IP}]", "[IPv6:fd00::5]", f"[{CONNECTED}]", "[10.0.0.50]"),
+        *("[10.0.0.9]", "[8.8.8.8]", "[127.0.0.1]", "10.0.0.9", PLANT_IP, "[tag:x]"),
+    ]
+)
+_SCOPES = st.sampled_from(["", "plant.example", "shop.example", "depot.example"])
+_IDS = st.tuples(st.sampled_from(["ann", "sales", "root", "x+y"]), _SCOPES).map(
+    lambda pair: f"{pair[0]}@{pair[1]}" if pair[1] else pair[0]
+)
+_TARGETS = st.sampled_from(
+    [
+        *("direct", "smtp:[10.0.0.5]:25", "relay:isp", "mailbox:ann", "list:ops", "discard"),
+        *("reject:5.7.1 no", "lmtp:/run/x"),
+    ]
+)
+_MATCHES = st.fixed_dictionaries(
+    {},
+    optional={
+        "recipient": st.sampled_from(["*", "*@*", "ann@*", "*@[10.0.0.0/8]", "*@b.example"]),
+        "sender": st.sampled_from(["*", "<>", "*@x.example"]),
+        "subject": st.just("*"),
+        "larger_than": st.just(10),
+        "continues": st.booleans(),
+    },
+)
+
+
+@given(
+    local_part=_NAMES,
+    domain=_DOMAINS,
+    ids=st.lists(_IDS, max_size=4),
+    aliases=st.lists(st.tuples(_IDS, _IDS), max_size=2),
+    catch_alls=st.lists(st.tuples(_SCOPES, _IDS), max_size=2),
+    list_of=st.none() | _SCOPES,
+    rules=st.lists(st.tuples(st.lists(_TARGETS, min_size=1, max_size=2), _MATCHES), max_size=3),
+    accept=st.booleans(),
+    may_post=st.booleans(),
+    hostname=st.sampled_from([None, "hub.lan"]),
+    sender=st.sampled_from([None, "s@x.example", "ann@plant.example", f"a@[{SHOP_IP}]"]),
+    local=st.sampled_from([PLANT_IP, SHOP_IP, CONNECTED]),
+)
+def test_a_stranger_never_gets_further_than_what_is_ours_and_exists(
+    local_part: str,
+    domain: str,
+    ids: list[str],
+    aliases: list[tuple[str, str]],
+    catch_alls: list[tuple[str, str]],
+    list_of: str | None,
+    rules: list[tuple[list[str], dict[str, Any]]],
+    accept: bool,
+    may_post: bool,
+    hostname: str | None,
+    sender: str | None,
+    local: str,
+) -> None:
+    ops = () if list_of is None else ((f"ops@{list_of}" if list_of else "ops", "ops"),)
+    table = make_table(
+        *(rule(f"r{number}", to, **match) for number, (to, match) in enumerate(rules)),
+        hostname=hostname,
+        accept_from_strangers=accept,
+        mailboxes=MailboxSettings(
+            names=tuple(ids), aliases=tuple(aliases), catch_alls=tuple(catch_alls), lists=ops
+        ),
+        lists=(ListSettings("ops", (), list_of or "", strangers_may_post=may_post),),
+        groups=GROUPED,
+    )
+    path = Address.parse(f"{local_part}@{domain}")
+    came = arrival(STRANGER, local=local)
+    reverse_path = None if sender is None else Address.parse(sender)
+    for content in (None, ContentFacts(99, [("subject", "x")])):
+        routing = table.route(path, came, reverse_path, content=content)
+        if routing.refusal is not None:
+            assert not routing.routes
+            continue
+        # Taken: then it is ours, it exists, and strangers are let in; or it is postmaster.
+        assert table.is_ours(path.domain, came)
+        assert routing.recipient == path
+        if path.local_part.lower() == "postmaster":
+            continue
+        assert accept
+        known = {*ids, *(alias for alias, _ in aliases)}
+        exists = any(
+            entry.partition("@")[0] in (path.local_part.lower(), path.local_part.partition("+")[0])
+            for entry in known
+        )
+        exists = exists or bool(catch_alls) or (list_of is not None and "ops" in path.local_part)
+        assert exists
+        if not rules:
+            assert {route.target.kind for route in routing.routes} <= {"mailbox", "list"}
