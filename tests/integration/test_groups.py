@@ -271,3 +271,17 @@ def test_a_report_speaks_of_the_address_that_was_written(
         accepted(smtp, "RCPT TO:<gone@[10.0.0.52]>")
         submit_content(smtp, message())
     hub.wait_for_mail("dora")
+
+
+def test_an_address_behind_nat_is_left_to_the_router(
+    start_hub: StartHub, peer: ScriptedPeer
+) -> None:
+    """It is ours by `addresses.own`, and on no interface: the kernel chooses, mail goes on."""
+    hub = start_hub(
+        '[addresses]\nown = ["auto", "203.0.113.7"]\n'
+        '[addresses.groups]\n"203.0.113.7" = ["shop.example"]\n'
+        + route(f"smtp:[127.0.0.1]:{peer.port}", match='recipient = "*@far.example"')
+    )
+    with smtplib.SMTP("127.0.0.1", hub.port) as client:
+        client.sendmail("ann@shop.example", "bob@far.example", "Subject: x\r\n\r\nhi\r\n")
+    peer.wait_for_mails()

@@ -400,8 +400,9 @@ class SmtpTransport:
                 try:
                     return await connect(self._gate, hop.ip, hop.port, way.origin, source_ip=source)
                 except OSError as error:
-                    is_not_here = error.errno == errno.EADDRNOTAVAIL and source is not None
-                    if not is_not_here or not self.settings.groups.may_be_elsewhere(source):
+                    # An address of ours that a router has (NAT): it puts it on what leaves.
+                    is_elsewhere = source in self.settings.groups.named_as_ours
+                    if error.errno != errno.EADDRNOTAVAIL or not is_elsewhere:
                         raise
                 return await connect(self._gate, hop.ip, hop.port, way.origin)
         except TimeoutError:

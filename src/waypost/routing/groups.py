@@ -15,7 +15,7 @@ class GroupSettings:
     groups: tuple[tuple[IPAddress, tuple[Domain, ...]], ...] = ()
     names: tuple[tuple[IPAddress, Domain], ...] = ()
     moved: tuple[tuple[IPAddress, DomainPart], ...] = ()
-    nat: tuple[IPAddress, ...] = ()  # named as ours: perhaps on no interface to leave by
+    named_as_ours: tuple[IPAddress, ...] = ()  # addresses.own: perhaps a router has them (NAT)
 
 
 class DomainGroups:
@@ -27,7 +27,7 @@ class DomainGroups:
         self._own_names = {name.ascii for _, name in settings.names}
         self._moved = dict(settings.moved)
         self._all = frozenset(domain for domains in self._domains.values() for domain in domains)
-        self._nat = frozenset(settings.nat)
+        self.named_as_ours: frozenset[IPAddress | None] = frozenset(settings.named_as_ours)
         self._sources: dict[str, list[IPAddress]] = {}
         for ip, domains in self._domains.items():
             for domain in domains:
@@ -52,10 +52,6 @@ class DomainGroups:
         if isinstance(sender.domain, Domain):
             return self._sources.get(sender.domain.ascii, ())
         return ()
-
-    def may_be_elsewhere(self, ip: IPAddress) -> bool:
-        """True for an address that may be a router's, which puts it on what leaves (NAT)."""
-        return ip in self._nat
 
     def name_of(self, ip: IPAddress, hostname: str | None) -> str:
         """What this host calls itself on a connection from an address of it."""
