@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from waypost import __version__
 from waypost.check.assessment import Depth
@@ -49,9 +49,11 @@ from waypost.queue.store import Action
 from waypost.routing.groups import DomainGroups
 from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import RoutingTable
-from waypost.tls.authority import Subjects
-from waypost.tls.keeper import LOOK_S, Keeper
-from waypost.tls.settings import Profile
+from waypost.tls.settings import LOOK_S, Profile
+
+if TYPE_CHECKING:
+    from waypost.tls.authority import Subjects
+    from waypost.tls.keeper import Keeper
 
 # Programs of this host come by these, whatever is configured as ours.
 _LOOPBACK: tuple[IPAddress, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
@@ -92,11 +94,16 @@ def make_own_addresses(settings: Settings) -> OwnAddresses:
 
 def make_keeper(settings: Settings) -> Keeper:
     """The keeper of these settings' certificates."""
+    # cryptography takes a while to load, as dnspython does below.
+    from waypost.tls.keeper import Keeper
+
     return Keeper(settings.data_dir / "tls")
 
 
 def make_subjects(settings: Settings, own: OwnAddresses) -> Subjects:
     """What a certificate of the hub stands for, by these settings."""
+    from waypost.tls.authority import Subjects
+
     names = [name.ascii for _, name in settings.routing.groups.names]
     if settings.hostname is not None:
         names.append(settings.hostname)

@@ -28,8 +28,6 @@ from waypost.tls.authority import (
 )
 from waypost.tls.settings import Profile, TlsSettings
 
-# A leaf of our own is looked at this often.
-LOOK_S = 43_200.0
 # Old devices know RSA only, all others are better served by ECDSA: OpenSSL shows what fits.
 _LEAVES = {"ecdsa": False, "rsa": True}
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+# A leaf of our own is looked at this often.
+LOOK_S = 43_200.0
+
 
 class Profile(StrEnum):
     """How old a client may be."""
