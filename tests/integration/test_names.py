@@ -258,7 +258,8 @@ def test_relays_take_turns_when_one_is_away(
     start_hub: StartHub, nsd: Nsd, port: int, peer_at: PeerAt
 ) -> None:
     relays = (
-        f'[relay.isp]\nhost = ["gone.relays.test", "one.relays.test", "127.0.0.4"]\nport = {port}\ntls = "none"\n'
+        '[relay.isp]\nhost = ["gone.relays.test", "one.relays.test", "127.0.0.4"]\n'
+        f'port = {port}\ntls = "none"\n'
         f'[relay.other]\nhost = "relays.test"\nport = {port}\ntls = "none"\n'
         f'[relay.late]\nhost = "gone.relays.test"\nport = {port}\ntls = "none"\n'
     )
