@@ -262,20 +262,8 @@ class Inquiry:
         """Whether a yes means anything: a mailbox nobody has is asked for, in another session."""
         if session.host.endswith(_ACCEPTS_ALL):
             return "smtp.provider_accepts_all"
-        domain = str(address.domain)
-        known = await asyncio.to_thread(self._memory.recall, domain, "catch_all")
-        if known is None or self._is_fresh:
-            nobody = Address(f"{secrets.token_hex(6)}-nobody", address.domain)
-            known = "unknown"
-            control = await self._open(session.host, session.ip, nobody)
-            if isinstance(control, Session) and control.reply is not None:
-                smtp["control"] = {"kind": "random", "code": control.reply.code}
-                if control.is_accepted:
-                    known = "yes"
-                elif REASONS[_code_of(control)].outcome is Outcome.REJECTED_RECIPIENT:
-                    known = "no"
-            if known != "unknown":
-                await asyncio.to_thread(self._memory.keep, domain, "catch_all", known, DOMAIN_YES_S)
+        nobody = Address(f"{secrets.token_hex(6)}-nobody", address.domain)
+        known = await self._control("catch_all", "random", nobody, session, smtp, DOMAIN_YES_S)
         smtp["catch_all"] = known
         return {"yes": "smtp.catch_all", "no": "smtp.rcpt_ok"}.get(known, "smtp.unproven")
 
@@ -289,23 +277,39 @@ class Inquiry:
         if address.local_part.lower() == "postmaster":
             smtp["accepts_literal"] = "no"
             return "smtp.literal_not_accepted"
-        domain = str(address.domain)
-        known = await asyncio.to_thread(self._memory.recall, domain, "literal")
-        if known is None or self._is_fresh:
-            known = "unknown"
-            postmaster = Address("postmaster", address.domain)
-            control = await self._open(session.host, session.ip, postmaster)
-            if isinstance(control, Session) and control.reply is not None:
-                smtp["control"] = {"kind": "postmaster", "code": control.reply.code}
-                if control.is_accepted:
-                    known = "yes"
-                elif REASONS[_code_of(control)].outcome is Outcome.REJECTED_RECIPIENT:
-                    known = "no"
-            if known != "unknown":
-                lives_s = DOMAIN_YES_S if known == "yes" else DOMAIN_NO_S
-                await asyncio.to_thread(self._memory.keep, domain, "literal", known, lives_s)
+        postmaster = Address("postmaster", address.domain)
+        known = await self._control("literal", "postmaster", postmaster, session, smtp, DOMAIN_NO_S)
         smtp["accepts_literal"] = known
         return "smtp.literal_not_accepted" if known == "no" else code
+
+    async def _control(
+        self,
+        what: str,
+        kind: str,
+        control: Address,
+        session: Session,
+        smtp: dict[str, Any],
+        no_lives_s: float,
+    ) -> str:
+        """Whether the host takes another address of the domain, in another session: yes, no or
+        unknown. Remembered as `what`, a yes for as long as a domain is, a no for `no_lives_s`.
+        """
+        domain = str(control.domain)
+        known = await asyncio.to_thread(self._memory.recall, domain, what)
+        if known is not None and not self._is_fresh:
+            return str(known)
+        answer = await self._open(session.host, session.ip, control)
+        if not isinstance(answer, Session) or answer.reply is None:
+            return "unknown"
+        smtp["control"] = {"kind": kind, "code": answer.reply.code}
+        if answer.is_accepted:
+            known, lives_s = "yes", DOMAIN_YES_S
+        elif REASONS[_code_of(answer)].outcome is Outcome.REJECTED_RECIPIENT:
+            known, lives_s = "no", no_lives_s
+        else:
+            return "unknown"
+        await asyncio.to_thread(self._memory.keep, domain, what, known, lives_s)
+        return known
 
     # What is kept.
 

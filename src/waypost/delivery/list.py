@@ -110,11 +110,11 @@ class ListTransport:
         head: bytes,
     ) -> QueuedMessage:
         queue_id = self._next_id()
-        head = fields + head
+        facts = ContentFacts(message.content.size, decoded_fields(fields + head))
         queued: list[QueuedRecipient] = []
         for member in dict.fromkeys(members):
             # RFC 3461 §5.2.7.3: what the poster asked of reports ends at the list.
-            recipient, routes = self._routes(member, message, reverse_path, head)
+            recipient, routes = self._routes(member, message, reverse_path, facts)
             queued += [
                 QueuedRecipient(len(queued) + at, recipient, str(route.target), route.rule)
                 for at, route in enumerate(routes)
@@ -136,15 +136,15 @@ class ListTransport:
         )
 
     def _routes(
-        self, member: Address, message: QueuedMessage, reverse_path: Address | None, head: bytes
+        self,
+        member: Address,
+        message: QueuedMessage,
+        reverse_path: Address | None,
+        facts: ContentFacts,
     ) -> tuple[Recipient, list[Route]]:
         """As for mail of a trusted client: the operator named the member."""
         here = Arrival("local", None, message.arrival.local_ip, "", LIST, trusted=True)
-        table = self._table()
-        routing = table.route(member, here, reverse_path)
-        if routing.needs_content:
-            facts = ContentFacts(message.content.size, decoded_fields(head))
-            routing = table.route(member, here, reverse_path, content=facts)
+        routing = self._table().route(member, here, reverse_path, content=facts)
         routes = [
             route._replace(target=Target("direct", LISTED))
             if route.target.kind == "direct"
