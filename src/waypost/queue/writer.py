@@ -53,7 +53,6 @@ SHRINK_EVERY_S = 10.0
 
 _WAITING = int(RecipientStatus.WAITING)
 _LEASED = int(RecipientStatus.LEASED)
-_HELD = int(RecipientStatus.HELD)
 _FINISHED = int(RecipientStatus.FINISHED)
 
 

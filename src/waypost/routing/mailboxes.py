@@ -42,15 +42,22 @@ class MailboxNames:
 
     def __init__(self, settings: MailboxSettings, existing: Iterable[str] = ()) -> None:
         self._settings = settings
-        self._aliases = {self._fold_id(alias): self._fold_id(to) for alias, to in settings.aliases}
-        self._lists: dict[str, str] = {}
+        self._configured: dict[str, Target] = {}  # lists and aliases
         for entry, name in settings.lists:
             local_part, at, scope = self._fold_id(entry).partition("@")
             for suffix in (BOUNCES, f"-{OWNER}"):
-                self._lists.setdefault(f"{local_part}{suffix}{at}{scope}", f"{name}:{OWNER}")
-            self._lists[self._fold_id(entry)] = name
-        self._catch_alls = {scope: self._fold_id(name) for scope, name in settings.catch_alls}
-        self._names = {self._fold_id(name) for name in (*settings.names, *existing)}
+                owner = Target("list", f"{name}:{OWNER}")
+                self._configured.setdefault(f"{local_part}{suffix}{at}{scope}", owner)
+            self._configured[self._fold_id(entry)] = Target("list", name)
+        for alias, to in settings.aliases:
+            self._configured[self._fold_id(alias)] = Target("mailbox", self._fold_id(to))
+        self._catch_alls = {
+            scope: Target("mailbox", self._fold_id(name)) for scope, name in settings.catch_alls
+        }
+        self._names: dict[str, Target] = {}
+        self._scopes = {_scope_of(entry) for entry in self._configured}  # in which there is any
+        for name in (POSTMASTER, *settings.names, *existing):
+            self.add(self._fold_id(name))
 
     def find(self, local_part: str, scope: str = HUB) -> Target | None:
         """What a local part means among those that belong to a scope; None: nothing.
@@ -58,16 +65,16 @@ class MailboxNames:
         Aliases win over lists, lists over mailboxes; the part after the sub-address separator is
         dropped when the whole is none of them. Postmaster always exists (RFC 5321 §4.5.1).
         """
+        if scope not in self._scopes:
+            return None
         name = self.fold(local_part)
-        for candidate in (name, self._base(name)):
-            entry = id_of(candidate, scope)
-            if entry in self._aliases:
-                return Target("mailbox", self._aliases[entry])
-            if entry in self._lists:
-                return Target("list", self._lists[entry])
-            if entry in self._names or entry == POSTMASTER:
-                return Target("mailbox", entry)
-        return None
+        found = self._entry(id_of(name, scope))
+        if found is None and (base := self._base(name)) != name:
+            found = self._entry(id_of(base, scope))
+        return found
+
+    def _entry(self, entry: str) -> Target | None:
+        return self._configured.get(entry) or self._names.get(entry)
 
     def resolve(self, local_part: str, scope: str = HUB) -> str:
         """The id of the mailbox a local part means, whether it exists or not."""
@@ -86,8 +93,7 @@ class MailboxNames:
 
     def catch_all(self, scope: str = HUB) -> Target | None:
         """The mailbox that takes what no other of the scope does; None: there is none."""
-        name = self._catch_alls.get(scope)
-        return None if name is None else Target("mailbox", name)
+        return self._catch_alls.get(scope)
 
     def new(self, local_part: str, scope: str = HUB) -> Target | None:
         """The mailbox a trusted client makes by mailing it; None: it may not."""
@@ -97,15 +103,17 @@ class MailboxNames:
 
     def exists(self, entry: str) -> bool:
         """True for the id of a mailbox."""
-        return entry in self._names or entry == POSTMASTER
+        return entry in self._names
 
     def add(self, entry: str) -> None:
         """A mailbox was made."""
-        self._names.add(entry)
+        self._names[entry] = Target("mailbox", entry)
+        self._scopes.add(_scope_of(entry))
 
     def carry_over(self, other: MailboxNames) -> None:
         """Know what `other` knew to exist; for a new configuration of a running hub."""
-        self._names |= other._names
+        for entry in other._names:
+            self.add(entry)
 
     def fold(self, name: str) -> str:
         """The one form of a name's spellings."""
@@ -132,3 +140,8 @@ class MailboxNames:
             return entry if entry.startswith('"') else self.fold(entry)
         # Quotes, too, as a directory says them: "a@b"@plant.example.
         return id_of(name if name.startswith('"') else self.fold(name), scope.lower())
+
+
+def _scope_of(entry: str) -> str:
+    """The scope of an id; a name in quotes may hold an @ of its own."""
+    return HUB if entry.endswith('"') else entry.rpartition("@")[2] if "@" in entry else HUB

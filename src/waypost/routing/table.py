@@ -242,19 +242,25 @@ class RoutingTable:
         scopes = self.scopes_of(recipient.domain)
         if isinstance(recipient.domain, AddressLiteral) and scopes:
             explain("addresses.groups", "{} stands for {}", recipient.domain, ", ".join(scopes))
-        local_part = recipient.local_part
-        for ask in (self._mailboxes.find, lambda _, scope: self._mailboxes.catch_all(scope)):
-            found = {scope: target for scope in scopes if (target := ask(local_part, scope))}
-            # Mail to postmaster is always taken (RFC 5321 §4.5.1): by the hub's, then.
-            if len(set(found.values())) > 1 and local_part.lower() != POSTMASTER:
-                explain("addresses.groups", "{} of them have it: refused", len(found))
-                return replies.AMBIGUOUS
-            if len(set(found.values())) == 1:
-                return next(iter(found.values()))
-            of_hub = ask(local_part, HUB)
-            if of_hub is not None:
-                return of_hub
-        return None
+        local_part, mailboxes = recipient.local_part, self._mailboxes
+        by_name = [mailboxes.find(local_part, scope) for scope in scopes]
+        found = self._only(by_name, local_part, explain) or mailboxes.find(local_part, HUB)
+        if found is None:
+            rest = [mailboxes.catch_all(scope) for scope in scopes]
+            found = self._only(rest, local_part, explain) or mailboxes.catch_all(HUB)
+        return found
+
+    def _only(
+        self, targets: Sequence[Target | None], local_part: str, explain: Explain
+    ) -> Target | Reply | None:
+        """The one of several domains that has it; a reply: more have. None: none has."""
+        found = {target for target in targets if target is not None}
+        if len(found) < 2:
+            return found.pop() if found else None
+        if local_part.lower() == POSTMASTER:
+            return None  # always taken (RFC 5321 §4.5.1): by the hub's, then
+        explain("addresses.groups", "{} of them have it: refused", len(found))
+        return replies.AMBIGUOUS
 
     def _why_not_for_stranger(
         self, ours: bool, found: Target | Reply | None, recipient: Address, explain: Explain

@@ -276,11 +276,6 @@ class ServerSession:
         return len(self._buffer) - self._position
 
     @property
-    def is_lenient(self) -> bool:
-        """True for a trusted client."""
-        return self._settings.lenient
-
-    @property
     def protocol(self) -> str:
         """For "with" in Received (RFC 3848, RFC 6531 §4.3)."""
         base = "LMTP" if self._settings.is_lmtp else ("ESMTP" if self.extended else "SMTP")
