@@ -19,6 +19,7 @@ from tests.fault.small_disk import small_disk
 from tests.fault.tracing import children_of, is_alive
 from waypost.errors import QueueFull, StoreLost, StoreUnavailable
 from waypost.mail.envelope import RecipientStatus
+from waypost.queue import schema
 from waypost.queue.history import History, Search
 from waypost.queue.spool import InlineContent, Spool
 from waypost.queue.sqlite import SqliteStore
@@ -127,6 +128,26 @@ async def test_a_database_of_another_version_is_refused_in_words(tmp_path: Path)
     with pytest.raises(StoreUnavailable, match=r"queue\.db has version 99"):
         SqliteStore(tmp_path, Spool(tmp_path / "content"))
     assert children_of(os.getpid()) == before
+
+
+@on_loop
+async def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    added = ("login", "tls", "requiretls", "auth_results")
+    async with Bench(tmp_path) as bench:
+        await bench.store.accept(new_message(bench.store.next_id()))
+    connection = sqlite3.connect(tmp_path / "queue.db")
+    for column in added:
+        connection.execute(f"ALTER TABLE message DROP COLUMN {column}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    async with Bench(tmp_path) as bench:
+        await bench.store.accept(new_message(bench.store.next_id()))
+        (old, new) = reversed(History(tmp_path).find(Search()))
+    assert (old.message.arrival.login, old.message.envelope.requiretls) == (None, False)
+    assert new.message.arrival == old.message.arrival
+    connection = sqlite3.connect(tmp_path / "queue.db")
+    assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    connection.close()
 
 
 @on_loop

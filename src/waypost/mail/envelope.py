@@ -59,6 +59,7 @@ class Envelope(NamedTuple):
     smtputf8: bool = False
     envid: str | None = None  # None: not given
     ret: Ret | None = None  # None: not given
+    requiretls: bool = False  # RFC 8689: rather back than in clear
 
 
 # What stands for the listener of the hub's own reports.
@@ -74,6 +75,8 @@ class Arrival(NamedTuple):
     helo: str  # as the client said it; empty: nothing
     listener: str
     trusted: bool  # False: a stranger
+    login: str | None = None  # the account logged in; None: none
+    tls: str | None = None  # what was negotiated, as "TLSv1.3 TLS_AES_256_GCM_SHA384"; None: clear
 
     @property
     def is_report(self) -> bool:

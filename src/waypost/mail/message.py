@@ -55,6 +55,7 @@ class QueuedMessage(NamedTuple):
     is_eight_bit: bool  # some octet of the content is above 127
     reports_allowed: bool  # decided at MAIL: may a DSN go to the reverse-path at all?
     recipients: tuple[QueuedRecipient, ...]  # those of this lease
+    auth_results: str = ""  # what was found of the sender, as in Authentication-Results (RFC 8601)
 
     @property
     def size(self) -> int:

@@ -60,6 +60,10 @@ def accept_request(message: QueuedMessage, *, is_lent: bool) -> Accept:
             content.size,
             content.path.name if isinstance(content, FileContent) else None,
             message.prepend,
+            arrival.login,
+            arrival.tls,
+            envelope.requiretls,
+            message.auth_results,
         ),
         content.inline,
         [
@@ -178,6 +182,7 @@ def read_message(
             smtputf8=bool(row[5]),
             envid=row[6],
             ret=None if row[7] is None else Ret(row[7]),
+            requiretls=bool(row[21]),
         ),
         arrival=Arrival(
             protocol=row[8],
@@ -186,6 +191,8 @@ def read_message(
             helo=row[11],
             listener=row[12],
             trusted=bool(row[13]),
+            login=row[19],
+            tls=row[20],
         ),
         content=content,
         prepend=row[18],
@@ -193,4 +200,5 @@ def read_message(
         is_eight_bit=bool(row[15]),
         reports_allowed=bool(row[14]),
         recipients=tuple(recipients),
+        auth_results=row[22],
     )

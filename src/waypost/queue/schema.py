@@ -1,6 +1,6 @@
 """The tables of queue.db, and the texts that read and write them."""
 
-VERSION = 1
+VERSION = 2
 
 # Content stands apart from the small rows about it, so that those stay dense when it goes.
 # WAITING recipients alone have next_attempt_at, so the index holds just what may become due.
@@ -24,7 +24,11 @@ CREATE TABLE message (
     is_eight_bit INTEGER NOT NULL,
     size INTEGER NOT NULL,
     content_name TEXT,
-    prepend BLOB NOT NULL
+    prepend BLOB NOT NULL,
+    login TEXT,
+    tls TEXT,
+    requiretls INTEGER NOT NULL DEFAULT 0,
+    auth_results TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX message_by_client ON message (client_ip);
 CREATE TABLE content (
@@ -72,7 +76,17 @@ CREATE INDEX refusal_by_client ON refusal (client_ip);
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
-INSERT_MESSAGE = f"INTO message VALUES ({','.join('?' * 19)})"
+# What a database of an earlier version lacks, by that version.
+UPGRADES = {
+    1: """
+ALTER TABLE message ADD COLUMN login TEXT;
+ALTER TABLE message ADD COLUMN tls TEXT;
+ALTER TABLE message ADD COLUMN requiretls INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN auth_results TEXT NOT NULL DEFAULT '';
+""",
+}
+
+INSERT_MESSAGE = f"INTO message VALUES ({','.join('?' * 23)})"
 INSERT_CONTENT = "INTO content VALUES (?, ?)"
 INSERT_RECIPIENT = "INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, NULL, NULL, NULL, NULL)"
 INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?)"
@@ -101,6 +115,6 @@ _RECIPIENT_FIELDS = (
 SELECT_MESSAGE = (
     "SELECT message.queue_id, accepted_at, finished_at, reverse_path, body, smtputf8, envid, ret,"
     " protocol, client_ip, local_ip, helo, listener, trusted, reports_allowed, is_eight_bit, size,"
-    " content_name, prepend"
+    " content_name, prepend, login, tls, requiretls, auth_results"
 )
 SELECT_RECIPIENT = f"SELECT {_RECIPIENT_FIELDS} FROM recipient"

@@ -227,13 +227,15 @@ class Writer:
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, schema.VERSION):
+        if version not in (0, *schema.UPGRADES, schema.VERSION):
             raise StoreUnavailable(
                 f"{self._path.name} has version {version}; this Waypost knows {schema.VERSION}"
             )
-        if version == 0:
+        if version != schema.VERSION:
+            later = (text for known, text in schema.UPGRADES.items() if known >= version)
+            statements = "".join(later) if version else schema.TABLES
             connection.executescript(
-                f"BEGIN;{schema.TABLES}PRAGMA user_version = {schema.VERSION};COMMIT"
+                f"BEGIN;{statements}PRAGMA user_version = {schema.VERSION};COMMIT"
             )
         if not is_first:
             # Copies what the log holds into the database and syncs that, so that nothing rests
