@@ -36,6 +36,7 @@ from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.smtp_listener import SmtpListener, split_bind
+from waypost.intake.visitors import Visitors
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
@@ -73,6 +74,11 @@ def make_gate(
 ) -> Gate:
     """The gate these settings ask for."""
     return Gate(trusted=Networks(settings.trusted), own=own, listening=listening)
+
+
+def trusted_clients(settings: Settings) -> Networks:
+    """Clients that may send without a login."""
+    return Networks(settings.trusted, without=settings.masked)
 
 
 def configured_places(settings: Settings) -> frozenset[tuple[IPAddress | None, int]]:
@@ -226,6 +232,7 @@ class Hub:
         settings.data_dir.chmod(0o700)
         self._own = make_own_addresses(settings)
         self._listeners: list[SmtpListener] = []
+        self._visitors = Visitors(settings.limits, log)
         self._gate = make_gate(settings, self._own, self._listening)
         self._mailboxes = make_mailbox_names(settings)
         self._table = make_table(settings, self._own, self._mailboxes, self._gate)
@@ -294,6 +301,7 @@ class Hub:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
         try:
             await self._renew_certificates(self._settings)
+            self._say_masked(self._settings)
             for settings in self._settings.listeners:
                 await self._listen(settings)
             await self._control.start()
@@ -357,10 +365,12 @@ class Hub:
         self._listeners = kept
         for listener in kept:
             listener.configure(
-                trusted=Networks(settings.trusted),
+                trusted=trusted_clients(settings),
                 limits=settings.limits,
                 hostname=settings.hostname,
             )
+        self._visitors.limits = settings.limits
+        self._say_masked(settings)
         for listener in gone:
             listener.stop_listening()
             self._spawn(listener.drain(DRAIN_S), "drain")
@@ -376,13 +386,25 @@ class Hub:
         self._log.event("reloaded", source=settings.source)
         return trouble
 
+    def _say_masked(self, settings: Settings) -> None:
+        trusted = Networks(settings.trusted)
+        for gateway in sorted(settings.masked, key=str):
+            if gateway in trusted:
+                self._log.event(
+                    "gateway-not-trusted",
+                    client=gateway,
+                    why="clients from anywhere may come under a container's gateway address;"
+                    " networks.trust_gateway says otherwise",
+                )
+
     async def _listen(self, settings: Any) -> None:
         listener = SmtpListener(
             settings,
             acceptance=self._acceptance,
-            trusted=Networks(self._settings.trusted),
+            trusted=trusted_clients(self._settings),
             limits=self._settings.limits,
             hostname=self._settings.hostname,
+            visitors=self._visitors,
             tls=(
                 None
                 if settings.tls == "off"

@@ -16,6 +16,7 @@ from waypost.app import (
     make_own_addresses,
     make_smtp,
     make_table,
+    trusted_clients,
 )
 from waypost.cli.context import settings_of
 from waypost.cli.output import (
@@ -38,7 +39,6 @@ from waypost.mail.envelope import Arrival, QueuedRecipient, Recipient
 from waypost.mail.message import decoded_fields
 from waypost.mail.reply import Reply
 from waypost.net.interfaces import source_towards
-from waypost.net.networks import Networks
 from waypost.routing.table import ContentFacts, Routing
 
 
@@ -86,7 +86,7 @@ def _route(parsed: argparse.Namespace) -> int:
         local_ip=_local_ip(client),
         helo="",
         listener=parsed.listener or settings.listeners[0].name,
-        trusted=client in Networks(settings.trusted),
+        trusted=client in trusted_clients(settings),
     )
     steps = [
         {

@@ -72,6 +72,10 @@ def read_seconds(value: Any) -> float:
     return float(value)
 
 
+def read_delay(value: Any) -> float:
+    return 0.0 if not isinstance(value, bool) and value == 0 else read_seconds(value)
+
+
 def choice_of(*words: str) -> Read:
     def read(value: Any) -> str:
         if value not in words:

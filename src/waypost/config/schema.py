@@ -18,6 +18,7 @@ from waypost.config.readers import (
     read_any_text,
     read_bind,
     read_count,
+    read_delay,
     read_domain,
     read_flag,
     read_groups,
@@ -158,6 +159,15 @@ SECTIONS: tuple[Section, ...] = (
                 ' "private" is RFC 1918, unique-local and link-local IPv6.',
             ),
             Key(
+                "trust_gateway",
+                read_flag,
+                False,
+                "true or false",
+                "In a container, the default gateway is not trusted: clients from anywhere may"
+                " come under its address ([why](../how-to/behind-a-proxy.md#in-a-container))."
+                " true: it is a host of its own, as with macvlan.",
+            ),
+            Key(
                 "accept_from_strangers",
                 read_flag,
                 False,
@@ -207,6 +217,15 @@ SECTIONS: tuple[Section, ...] = (
                 '"modern" or "legacy"',
                 "modern: TLS 1.2 and later. legacy: TLS 1.0 and later, for devices from then;"
                 " needs `networks` that name them.",
+            ),
+            Key(
+                "proxy_protocol",
+                read_networks,
+                (),
+                "as networks.trusted",
+                "[Proxies](../how-to/behind-a-proxy.md) that begin each connection with a PROXY"
+                " header, version 1 or 2. From them it is required; from others it is never"
+                " believed.",
             ),
         ),
         "Where mail comes in. Without any: `smtp` on port 2525, `submission` on port 2587 and"
@@ -479,8 +498,45 @@ SECTIONS: tuple[Section, ...] = (
                 "recipients", read_count, 1_000, "a number", "Recipients of one message (RCPTMAX)."
             ),
             Key("connections", read_count, 12_000, "a number", "Sessions of one listener at once."),
+            Key(
+                "connections_per_client",
+                read_count,
+                50,
+                "a number",
+                "Sessions of one stranger at once. A stranger is an IPv4 address or an IPv6 /64,"
+                " also in the next three.",
+            ),
+            Key(
+                "connections_per_minute",
+                read_count,
+                300,
+                "a number",
+                "Connections of one stranger in a minute.",
+            ),
+            Key(
+                "messages_per_minute",
+                read_count,
+                300,
+                "a number",
+                "MAIL commands of one stranger in a minute.",
+            ),
+            Key(
+                "recipients_per_minute",
+                read_count,
+                1_000,
+                "a number",
+                "RCPT commands of one stranger in a minute, refused ones too.",
+            ),
+            Key(
+                "greet_delay_s",
+                read_delay,
+                2.0,
+                "seconds, 0 for none",
+                "How long the first greeting of a stranger is held back on listeners with role"
+                ' "hub": who speaks before it is sent away.',
+            ),
         ),
-        "Limits.",
+        "Limits. Those by client are for strangers; trusted clients have none of their own.",
     ),
     Section(
         "retry",

@@ -20,6 +20,8 @@ from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits
 from waypost.intake.smtp_listener import ListenerSettings
 from waypost.mail.address import Domain, IPAddress
+from waypost.net.gateways import masking_gateways
+from waypost.net.networks import WORDS, only_host
 from waypost.queue.retry import RetrySettings
 from waypost.routing.groups import GroupSettings
 from waypost.routing.hops import Relay
@@ -49,6 +51,7 @@ class Settings:
     follow_interfaces: bool = True
     extra_own: tuple[IPAddress, ...] = ()
     trusted: tuple[str, ...] = ("loopback", "private")
+    masked: frozenset[IPAddress] = frozenset()  # gateways that strangers may hide behind
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     relays: tuple[Relay, ...] = ()
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
@@ -210,6 +213,7 @@ class _Reader:
                     f"there is no listener {name!r}; known: {', '.join(sorted(listeners))}",
                 )
         self._check_targets(values)
+        self._check_gateways(values["networks"])
         self._check_relays(values)
         self._check_domains(values)
         for index, listener in enumerate(values["listener"]):
@@ -233,6 +237,19 @@ class _Reader:
             self._fault(
                 ("retry", "give_up_after_s"), "gives up before the first retry (retry.first_s)"
             )
+
+    def _check_gateways(self, networks: dict[str, Any]) -> None:
+        masked = _masked(networks)
+        for word in networks["trusted"]:
+            if word not in WORDS and (host := only_host(word)) in masked:
+                self._fault(
+                    ("networks", "trusted"),
+                    f"{host} is this container's gateway, and clients from anywhere may come under"
+                    " its address: with it trusted the hub would be an open relay. Have clients"
+                    " come under their own addresses (host network, or a proxy named in a"
+                    " listener's proxy_protocol); if no client is masked so, say"
+                    " trust_gateway = true",
+                )
 
     def _check_relays(self, values: Values) -> None:
         for relay in values["relay"]:
@@ -354,6 +371,7 @@ def _compose(
         follow_interfaces="auto" in addresses["own"],
         extra_own=extra_own,
         trusted=networks["trusted"],
+        masked=_masked(networks),
         routing=RoutingSettings(
             hostname=hostname,
             domains=domains,
@@ -395,7 +413,7 @@ def _compose(
         listeners=tuple(
             ListenerSettings(
                 *(listener["name"], listener["bind"], listener["role"], listener["networks"]),
-                *(listener["tls"], listener["tls_profile"]),
+                *(listener["tls"], listener["tls_profile"], listener["proxy_protocol"]),
             )
             for listener in values["listener"]
         )
@@ -421,6 +439,10 @@ def _compose(
         log_as_json=values["log"]["format"] == "json",
         source=config,
     )
+
+
+def _masked(networks: dict[str, Any]) -> frozenset[IPAddress]:
+    return frozenset() if networks["trust_gateway"] else masking_gateways()
 
 
 def _scope(entry: dict[str, Any]) -> str:

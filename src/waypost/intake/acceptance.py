@@ -50,6 +50,12 @@ class Limits:
     message_bytes: int = 52_428_800
     recipients: int = 1_000
     connections: int = 12_000
+    # Of strangers, by address.
+    connections_per_client: int = 50
+    connections_per_minute: int = 300
+    messages_per_minute: int = 300
+    recipients_per_minute: int = 1_000
+    greet_delay_s: float = 2.0
 
 
 class _Taken(NamedTuple):
