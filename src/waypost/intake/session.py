@@ -145,7 +145,7 @@ class IncomingSession(asyncio.Protocol):
         self._session = ServerSession(
             listener.lenient if self._is_trusted else listener.strict,
             trace_name(self._local_ip, listener.hostname),
-            offers_tls=listener.offers_tls and not self._is_local,
+            offers_tls=listener.offers_tls and self._tls is None and not self._is_local,
             is_encrypted=self._tls is not None,
         )
         listener.sessions.add(self)
