@@ -208,8 +208,8 @@ SECTIONS: tuple[Section, ...] = (
                 choice_of("off", "starttls", "implicit"),
                 "starttls",
                 '"off", "starttls" or "implicit"',
-                "Whether TLS is not there, may be asked for (STARTTLS), or comes first. Where it may be"
-                " asked for, a client that begins with it is served too.",
+                "Whether TLS is not there, may be asked for (STARTTLS), or comes first. Where it"
+                " may be asked for, a client that begins with it is served too.",
             ),
             Key(
                 "tls_profile",
