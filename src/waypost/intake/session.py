@@ -16,6 +16,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
+from waypost.accounts.accounts import Account
 from waypost.intake.acceptance import Transaction
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress, as_value
@@ -27,6 +28,7 @@ from waypost.smtp.server import (
     ContentChunk,
     ContentEnded,
     ContentRequested,
+    LoginRequested,
     Phase,
     ServerSession,
     TlsRequested,
@@ -147,6 +149,11 @@ class IncomingSession(asyncio.Protocol):
             trace_name(self._local_ip, listener.hostname),
             offers_tls=listener.offers_tls and self._tls is None and not self._is_local,
             is_encrypted=self._tls is not None,
+            login_offer=(
+                None
+                if self._client_ip is None
+                else listener.login_offer(self._client_ip, is_trusted=self._is_trusted)
+            ),
         )
         listener.sessions.add(self)
         if isinstance(met, Reply):
@@ -237,6 +244,11 @@ class IncomingSession(asyncio.Protocol):
     # What the listener asks for.
 
     @property
+    def _is_limited(self) -> bool:
+        """A stranger, unless it has logged in meanwhile."""
+        return self._is_counted and self._session.login is None
+
+    @property
     def has_begun(self) -> bool:
         """True once there is a connection."""
         return self._transport is not None
@@ -255,10 +267,11 @@ class IncomingSession(asyncio.Protocol):
         phase = self._session.phase
         if self._session.is_answering or phase is Phase.CLOSED:
             return
-        idle_s = STRESSED_IDLE_S if is_stressed and self._is_counted else IDLE_S
+        is_limited = self._is_limited
+        idle_s = STRESSED_IDLE_S if is_stressed and is_limited else IDLE_S
         if now - self.last_heard_at > idle_s:
             self.say_and_close(replies.IDLE_TOO_LONG)
-        elif not self._is_counted:
+        elif not is_limited:
             return
         elif phase is not Phase.DATA and phase is not Phase.CHUNK:
             self._content_from = None
@@ -347,6 +360,27 @@ class IncomingSession(asyncio.Protocol):
         if early:
             self.data_received(early)
 
+    def _on_login(self, event: LoginRequested) -> None:
+        assert self._client_ip is not None  # by a Unix socket nobody logs in
+        is_waiting = False
+
+        def answer(account: Account | None, reply: Reply) -> None:
+            if self._session.phase is Phase.CLOSED:
+                return  # the client has gone
+            if account is not None:
+                self._session.login = account.name
+            self._session.answer(reply)
+            if is_waiting:
+                self._advance()
+                self._resume()
+
+        if self._listener.takes_any_login(self._client_ip, is_trusted=self._is_trusted):
+            answer(None, replies.LOGGED_IN)
+        else:
+            name = self._listener.settings.name
+            self._listener.logins.judge(self._client_ip, name, event.claim, answer)
+        is_waiting = True
+
     def _on_mail(self, event: MailRequested) -> None:
         session = self._session
         arrival = self._arrival
@@ -357,18 +391,18 @@ class IncomingSession(asyncio.Protocol):
                 local_ip=self._local_ip,
                 helo=session.helo,
                 listener=self._listener.settings.name,
-                trusted=self._is_trusted,
+                trusted=self._is_trusted or session.login is not None,
+                login=session.login,
                 tls=self._tls,
             )
-        if self._is_counted and self._client_ip is not None:
+        if self._is_limited and self._client_ip is not None:
             refusal = self._listener.visitors.mail(self._client_ip)
             if refusal is not None:
                 self._listener.note_turned_away(self._client_ip, refusal)
                 session.answer(refusal)
                 return
-        result = self._listener.acceptance.mail(
-            arrival, event, login_needed=self._listener.settings.role == "submission"
-        )
+        role = self._listener.settings.role
+        result = self._listener.acceptance.mail(arrival, event, role)
         if isinstance(result, Reply):
             session.answer(result)
         else:
@@ -377,7 +411,7 @@ class IncomingSession(asyncio.Protocol):
 
     def _on_rcpt(self, event: RcptRequested) -> None:
         assert self._transaction is not None
-        if self._is_counted and self._client_ip is not None:
+        if self._is_limited and self._client_ip is not None:
             refusal = self._listener.visitors.rcpt(self._client_ip)
             if refusal is not None:
                 self._listener.note_turned_away(self._client_ip, refusal)
@@ -391,9 +425,8 @@ class IncomingSession(asyncio.Protocol):
 
     def _on_chunk(self, event: ContentChunk) -> None:
         transaction = self._transaction
-        if transaction is not None and transaction.writer is not None:
-            if not transaction.writer.write(event.content):
-                self._pause()
+        if transaction is not None and not transaction.write(event.content):
+            self._pause()
 
     def _on_content_ended(self, event: ContentEnded) -> None:
         transaction = self._transaction
@@ -433,6 +466,7 @@ class IncomingSession(asyncio.Protocol):
         ContentChunk: _on_chunk,
         ContentEnded: _on_content_ended,
         TlsRequested: _on_tls,
+        LoginRequested: _on_login,
         TransactionDropped: _on_dropped,
     }
 

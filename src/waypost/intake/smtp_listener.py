@@ -14,6 +14,7 @@ from ipaddress import ip_address
 
 from waypost.intake.acceptance import Acceptance, Limits
 from waypost.intake.doorway import BACKLOG, Doorway
+from waypost.intake.logins import Logins
 from waypost.intake.session import Caller, IncomingSession
 from waypost.intake.visitors import Visitors
 from waypost.mail import reply as replies
@@ -21,7 +22,8 @@ from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
 from waypost.net.networks import Networks
 from waypost.observe import Log
-from waypost.smtp.server import ServerSettings
+from waypost.smtp.sasl import ScramKeys
+from waypost.smtp.server import LoginOffer, ServerSettings
 from waypost.tls.hello import offered_versions
 
 # All sessions of a listener are looked at this often; nothing needs to be more exact.
@@ -42,6 +44,8 @@ class ListenerSettings:
     networks: tuple[str, ...] = ("any",)
     tls: str = "starttls"  # off | starttls | implicit
     tls_profile: str = "modern"  # modern | legacy
+    login_in_clear: tuple[str, ...] = ()  # networks that may log in without TLS
+    any_login: tuple[str, ...] = ()  # trusted networks whose logins are taken without a look
     proxy_protocol: tuple[str, ...] = ()  # networks whose PROXY header is required, and believed
 
 
@@ -63,6 +67,13 @@ def split_bind(bind: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _no_keys(name: str) -> ScramKeys:
+    raise AssertionError("SCRAM is not offered")
+
+
+_ANY_LOGIN = LoginOffer(("PLAIN", "LOGIN"), _no_keys, needs_tls=False)
+
+
 class SmtpListener:
     """One listener with its sockets and sessions."""
 
@@ -71,6 +82,7 @@ class SmtpListener:
         settings: ListenerSettings,
         *,
         acceptance: Acceptance,
+        logins: Logins,
         trusted: Networks,
         limits: Limits,
         hostname: str | None,
@@ -85,6 +97,9 @@ class SmtpListener:
         self.settings = settings
         self.tls = tls
         self.acceptance = acceptance
+        self.logins = logins
+        self._clear = Networks(settings.login_in_clear)
+        self._careless = Networks(settings.any_login)
         self.log = log
         self.visitors = visitors
         self.networks = Networks(settings.networks)
@@ -181,6 +196,18 @@ class SmtpListener:
         self._gone = asyncio.Event()
         if self.sessions:
             await self._gone.wait()
+
+    def login_offer(self, client: IPAddress, *, is_trusted: bool) -> LoginOffer | None:
+        """How a client may log in; None: it may not."""
+        if self.takes_any_login(client, is_trusted=is_trusted):
+            return _ANY_LOGIN
+        if self.settings.role == "lmtp":
+            return None
+        return self.logins.offer(needs_tls=client not in self._clear)
+
+    def takes_any_login(self, client: IPAddress, *, is_trusted: bool) -> bool:
+        """True for a device that has to log in, and is trusted by its address anyway."""
+        return is_trusted and client in self._careless
 
     def flush_soon(self, session: IncomingSession) -> None:
         """Have a session send what it has to say at the end of this turn of the loop.
