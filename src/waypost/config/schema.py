@@ -590,7 +590,7 @@ SECTIONS: tuple[Section, ...] = (
                 "greet_delay_s",
                 read_delay,
                 2.0,
-                "seconds, 0 for none",
+                "seconds, at most 60; 0 for none",
                 "How long the first greeting of a stranger is held back on listeners with role"
                 ' "hub": who speaks before it is sent away.',
             ),

@@ -230,6 +230,11 @@ class _Reader:
                     ("listener", index, "tls_profile"),
                     "old TLS is for the devices that need it: name their networks in networks",
                 )
+            if "any" in (listener["proxy_protocol"] or ()):
+                self._fault(
+                    ("listener", index, "proxy_protocol"),
+                    "then anybody could claim to be any client: name the proxies' addresses",
+                )
             if listener["role"] == "lmtp" and any(bind.endswith(":25") for bind in binds):
                 # RFC 2033 §5: a client that speaks SMTP there would lose mail.
                 self._fault(("listener", index, "bind"), "LMTP must not be on port 25")

@@ -185,7 +185,11 @@ class IncomingSession(asyncio.Protocol):
 
         Nothing has been read yet, and what the client sends first may not be for us.
         """
-        connected: socket.socket = self._transport.get_extra_info("socket").dup()
+        try:
+            connected: socket.socket = self._transport.get_extra_info("socket").dup()
+        except OSError:
+            self._begin(None)  # no descriptor is left to hold it by
+            return
         self._is_counted = False  # it still is, and the doorway knows
         self._listener.sessions.discard(self)
         self._session.phase = Phase.CLOSED
