@@ -355,8 +355,8 @@ SECTIONS: tuple[Section, ...] = (
                 read_address,
                 None,
                 "an address",
-                "[Who sends](../how-to/rewriting-for-a-relay.md), for a relay that takes mail of its"
-                " account only: the envelope's sender and From. Answers still go to the device.",
+                "[Who sends](../how-to/rewriting-for-a-relay.md), for a relay that takes mail of"
+                " its account only: the envelope's sender and From. Answers go to the device.",
             ),
             Key(
                 "max_message",
@@ -385,7 +385,8 @@ SECTIONS: tuple[Section, ...] = (
                 read_count,
                 None,
                 "a whole number",
-                "How many messages it gets in any 24 hours, counted by the hour, over restarts too.",
+                "How many messages it gets in any 24 hours, counted by the hour; restarts do not"
+                " begin anew.",
             ),
             Key(
                 "fallback",

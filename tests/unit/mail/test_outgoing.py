@@ -16,7 +16,11 @@ from waypost.mail.outgoing import Circumstances, Rewritten, rewritten
 ACCOUNT = Address.parse("me@gmail.example")
 DEVICE = Address.parse("cam@[10.0.0.5]")
 KNOWN = Circumstances("0abcdefghijk1", 1_700_000_000.0, "hub.example", DEVICE, DEVICE.domain)
-GOOD = b"From: Camera <cam@[10.0.0.5]>\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\nMessage-ID: <a@b>\r\n"
+GOOD = (
+    b"From: Camera <cam@[10.0.0.5]>\r\n"
+    b"Date: Tue, 14 Nov 2023 22:13:20 +0000\r\n"
+    b"Message-ID: <a@b>\r\n"
+)
 
 
 def run(head: bytes, account: Address | None = None, *, utf8: bool = False) -> Rewritten:
