@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from waypost.delivery.patience import LONGEST_WAIT_S, wait_asked_s
+from waypost.delivery.patience import Ask, what_is_asked
 from waypost.durable import replace_file
 from waypost.mail.envelope import Outcome, OutcomeKind
 from waypost.mail.reply import Reply
@@ -25,6 +25,8 @@ from waypost.routing.targets import Target
 MINUTE_S = 60.0
 HOUR_S = 3_600.0
 HOURS = 24
+# No relay is left alone for longer at a time; a quota of a day is asked for this often.
+LONGEST_WAIT_S = 3_600.0
 # Counts are written down this long after the first that is not.
 SAVE_AFTER_S = 2.0
 # Mail that would wait longer than this for its relay goes by the relay's fallback.
@@ -55,7 +57,7 @@ class Pace:
         self._wall = wall
         self._starts: deque[float] = deque()  # of the last minute
         self._wait_until = 0.0
-        self._wait_s = 0.0  # how long it was left alone last; 0: it has taken mail since
+        self.wait_s = 0.0  # how long it is left alone, or was last; 0: it has taken mail since
         self._booked_until = 0.0  # mail that was sent away comes back until then
 
     def delay_s(self, ahead: int = 0, *, is_new: bool = False) -> float:
@@ -90,33 +92,36 @@ class Pace:
         if self.hours.get(hour):
             self.hours[hour] -= 1
 
-    def judged(self, outcomes: Sequence[Outcome]) -> tuple[list[Outcome], bool]:
+    def judged(
+        self, outcomes: Sequence[Outcome], *, first_s: float, longest_s: float
+    ) -> tuple[list[Outcome], bool]:
         """What the relay's replies mean for the message, and whether it begins to wait now.
 
-        What asks to wait is no failure, whatever its code.
+        What asks to wait is no failure, whatever its code. `first_s`: how long the first wait is;
+        `longest_s`: how long any.
         """
         judged: list[Outcome] = []
-        asked: tuple[float, Reply] | None = None
+        asked, reply = Ask.NOTHING, None
         for outcome in outcomes:
-            wait_s = wait_asked_s(outcome.reply)
-            if wait_s is not None:
-                if asked is None or wait_s > asked[0]:
-                    asked = wait_s, outcome.reply
-                if outcome.kind is OutcomeKind.FAILED:
-                    outcome = outcome._replace(
-                        kind=OutcomeKind.DEFERRED, reply=_as_transient(outcome.reply)
-                    )
+            ask = what_is_asked(outcome.reply)
+            if ask > asked:
+                asked, reply = ask, outcome.reply
+            if ask and outcome.kind is OutcomeKind.FAILED:
+                transient = _as_transient(outcome.reply)
+                outcome = outcome._replace(kind=OutcomeKind.DEFERRED, reply=transient)
             judged.append(outcome)
-        if asked is not None:
-            return judged, self._begin_to_wait(*asked)
+        if reply is not None:
+            longest_s = min(longest_s, LONGEST_WAIT_S)
+            wait_s = longest_s if asked is Ask.HOURS else min(first_s, longest_s)
+            return judged, self._begin_to_wait(wait_s, longest_s, reply)
         if any(outcome.reply.is_positive for outcome in outcomes):
-            self._wait_s = 0.0
+            self.wait_s = 0.0
             self.reason = None
         return judged, False
 
     def forget(self) -> None:
         """An operator says: try again. Its limits stay."""
-        self._wait_until = self._wait_s = self._booked_until = 0.0
+        self._wait_until = self.wait_s = self._booked_until = 0.0
         self.reason = None
 
     def why(self) -> Reply:
@@ -127,23 +132,16 @@ class Pace:
             )
         return Reply(451, f"Waiting for the relay {self.name}: its limits are reached", (4, 5))
 
-    def _begin_to_wait(self, wait_s: float, reply: Reply) -> bool:
+    def _begin_to_wait(self, wait_s: float, longest_s: float, reply: Reply) -> bool:
         now = self._monotonic()
-        if self._wait_until > now + wait_s:
+        is_waiting = self._wait_until > now
+        if is_waiting and self._wait_until >= now + wait_s:
             return False  # another connection has heard it before
-        is_same = self._wait_until > now  # several heard it at once: one wait, not several
-        if not is_same:
-            self._wait_s = max(wait_s, min(2 * self._wait_s, LONGEST_WAIT_S))
-        else:
-            self._wait_s = max(wait_s, self._wait_s)
-        self._wait_until = now + self._wait_s
+        # Several that hear it at once make one wait, and one that grows.
+        self.wait_s = wait_s if is_waiting else max(wait_s, min(2 * self.wait_s, longest_s))
+        self._wait_until = now + self.wait_s
         self.reason = reply
-        return not is_same
-
-    @property
-    def wait_s(self) -> float:
-        """How long it is left alone this time."""
-        return self._wait_s
+        return True
 
     def _spacing_s(self) -> float:
         limit = self.settings.messages_per_minute

@@ -9,14 +9,18 @@ Codes from Google's "Gmail SMTP errors and codes" and Microsoft's pages on limit
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 
 from waypost.mail.reply import Reply
 
-# A relay that asks to wait is asked again after this long, then twice as long, and so on.
-FIRST_WAIT_S = 60.0
-LONGEST_WAIT_S = 3_600.0
-# A day's quota comes back in the course of a day: one look an hour.
-QUOTA_WAIT_S = 3_600.0
+
+class Ask(IntEnum):
+    """What a relay asks for; the greater one counts."""
+
+    NOTHING = 0
+    PATIENCE = 1  # a while, and longer each time
+    HOURS = 2  # until a quota has come back, in the course of a day
+
 
 # Gmail 5.4.5, daily limit; Microsoft 5.1.90, daily recipients, and 5.2.251 to 5.2.255, throttled
 # for errors that went on and on.
@@ -31,16 +35,16 @@ _RATE_WORDS = re.compile(r"relay (?:sending )?limit exceeded", re.IGNORECASE)
 _BUSY_CODES = frozenset((421, 432, 454))
 
 
-def wait_asked_s(reply: Reply) -> float | None:
-    """How long a relay that says this is left alone at first; None: it says nothing like it."""
+def what_is_asked(reply: Reply) -> Ask:
+    """What a relay that says this asks for."""
     if reply.is_positive:
-        return None
+        return Ask.NOTHING
     subject, detail = reply.status or (0, 0)
     if reply.is_permanent:
         is_quota = (subject, detail) in _QUOTA_STATUSES or _QUOTA_WORDS.search(reply.text)
-        return QUOTA_WAIT_S if is_quota else None
+        return Ask.HOURS if is_quota else Ask.NOTHING
     if _QUOTA_WORDS.search(reply.text):
-        return QUOTA_WAIT_S
+        return Ask.HOURS
     is_busy = (
         reply.code in _BUSY_CODES
         # RFC 3463 §3.4: the mail system, not this message or mailbox.
@@ -48,7 +52,7 @@ def wait_asked_s(reply: Reply) -> float | None:
         or _is_about_us(subject, detail)
         or _RATE_WORDS.search(reply.text) is not None
     )
-    return FIRST_WAIT_S if is_busy else None
+    return Ask.PATIENCE if is_busy else Ask.NOTHING
 
 
 def _is_about_us(subject: int, detail: int) -> bool:

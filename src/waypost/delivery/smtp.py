@@ -246,7 +246,17 @@ class SmtpTransport:
             idle = self._idle_connection((hop, way))
             if idle is not None:
                 return hop, idle, False
+        self._make_room(way)
         return *await self._open(hops, way), True
+
+    def _make_room(self, way: _Way) -> None:
+        """A relay that counts its connections has none that idle beside a new one."""
+        if way.relay is None or way.relay.pace.connections is None:
+            return
+        for (_, other), idle in self._idle.items():
+            if other.relay is not None and other.relay.name == way.relay.name:
+                while idle:
+                    idle.pop().quit()
 
     async def _carry(
         self, hop: Hop, connection: SmtpConnection, way: _Way, job: DeliveryJob

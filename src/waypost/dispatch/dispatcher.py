@@ -352,9 +352,10 @@ class Dispatcher:
         self, destination: _Destination, pace: Pace, job: DeliveryJob, outcomes: list[Outcome]
     ) -> list[Outcome] | None:
         """What a relay's replies come to; None: the job has gone to another relay instead."""
-        judged, begins_to_wait = pace.judged(outcomes)
+        retry = self._retry()
+        judged, begins_to_wait = pace.judged(outcomes, first_s=retry.first_s, longest_s=retry.max_s)
         if begins_to_wait:
-            wait_s = round(pace.wait_s)
+            wait_s = round(pace.wait_s, 1)
             self._log.event("relay-waits", relay=pace.name, seconds=wait_s, why=pace.reason)
         if pace.reason is None:
             self._widen(destination)

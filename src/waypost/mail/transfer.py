@@ -26,8 +26,8 @@ MAX_PIECE = 65_536
 
 _QP_LINE = 76
 _EQUALS = ord("=")
-_UNSAFE = re.compile(rb"[^\t -<>-~]")  # RFC 2045 §6.7, rule 1
-_UNSAFE_BUT_EQUALS = re.compile(rb"[^\t -~]")  # in what is quoted-printable already
+_UNSAFE = re.compile(rb"[^\t -<>-~]+")  # RFC 2045 §6.7, rule 1
+_UNSAFE_BUT_EQUALS = re.compile(rb"[^\t -~]+")  # in what is quoted-printable already
 _IDENTITY = (b"", b"7bit", b"8bit", b"binary")
 
 
@@ -324,6 +324,10 @@ def _with_encoding(fields: Sequence[Field], encoding: bytes) -> list[Field]:
     return kept if made in kept else [*kept, made]
 
 
+def _in_hex(found: re.Match[bytes]) -> bytes:
+    return b"=" + found[0].hex("=").upper().encode("ascii")
+
+
 class _QuotedPrintable:
     """RFC 2045 §6.7, in pieces."""
 
@@ -337,7 +341,7 @@ class _QuotedPrintable:
         octets, end = line.octets, b""
         if line.is_end and octets.endswith(b"\r\n"):
             octets, end = octets[:-2], b"\r\n"
-        text = self._carry + self._unsafe.sub(lambda found: b"=%02X" % found[0][0], octets)
+        text = self._carry + self._unsafe.sub(_in_hex, octets)
         if line.is_end and not self._is_encoded and text[-1:] in (b" ", b"\t"):
             text = text[:-1] + b"=%02X" % text[-1]
         out: list[bytes] = []
