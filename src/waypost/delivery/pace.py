@@ -48,8 +48,7 @@ class Pace:
     ) -> None:
         """`on_taken` is called when the day's count has changed."""
         self.name = relay.name
-        self.settings: PaceSettings = relay.pace
-        self.fallback = relay.fallback
+        self._relay = relay
         self.hours: dict[int, int] = {}  # messages by hour of the epoch
         self.reason: Reply | None = None  # what it said when it asked to wait; None: it did not
         self._on_taken = on_taken
@@ -59,6 +58,22 @@ class Pace:
         self._wait_until = 0.0
         self.wait_s = 0.0  # how long it is left alone, or was last; 0: it has taken mail since
         self._booked_until = 0.0  # mail that was sent away comes back until then
+
+    @property
+    def settings(self) -> PaceSettings:
+        """Its limits."""
+        return self._relay.pace
+
+    @property
+    def fallback(self) -> str | None:
+        """The relay for when this one cannot take mail; None: there is none."""
+        return self._relay.fallback
+
+    def configure(self, relay: Relay) -> None:
+        """The configuration was read again; one that changed may have mended what it waits for."""
+        if relay != self._relay:
+            self._relay = relay
+            self.forget()
 
     def delay_s(self, ahead: int = 0, *, is_new: bool = False) -> float:
         """Seconds until a message may go that has `ahead` others before it.
@@ -201,7 +216,7 @@ class Paces:
         paces: dict[str, Pace] = {}
         for relay in relays:
             pace = self._paces.get(relay.name) or Pace(relay, on_taken=self._changed)
-            pace.settings, pace.fallback = relay.pace, relay.fallback
+            pace.configure(relay)
             paces[relay.name] = pace
         self._paces = paces
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 # A longer header section is nobody's; what has one is sent as it came, or not at all.
-MAX_HEAD = 1_048_576
+MAX_HEAD = 262_144
 _FIRST_READ = 65_536
 _PIECE_BYTES = 262_144
 

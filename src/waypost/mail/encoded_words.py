@@ -7,7 +7,7 @@ anything else what the message says of its text, else windows-1252.
 from __future__ import annotations
 
 import base64
-import codecs
+import contextlib
 import re
 from collections.abc import Iterator
 from urllib.parse import quote_from_bytes
@@ -34,7 +34,10 @@ _OTHER_STRUCTURED = frozenset(
 )
 
 _ENCODED_WORD = re.compile(rb"=\?[!-~]+?\?[bBqQ]\?[!->@-~]*\?=")
-_CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+\-]{0,38}")
+# What is believed of a declared charset: those with octets above 127 that headers were written in.
+_CHARSET = re.compile(
+    r"iso-8859-\d{1,2}|windows-125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|shift_jis|euc-(?:jp|kr)"
+)
 # What an address field is made of, beside quoted strings and what stands in angle brackets.
 _WORDS = re.compile(rb'[^\s"<>(),:;@]+(?:[ \t]+[^\s"<>(),:;@]+)*|\s+|.', re.DOTALL)
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -46,25 +49,14 @@ _PARAMETER = re.compile(
 
 def charset_of(octets: bytes, declared: str | None) -> str:
     """What raw octets are taken for; `declared` by the message, None: it says nothing."""
-    for name in ("utf-8", declared or "utf-8"):
-        if name in ("utf-8", "us-ascii") or _is_known(name):
-            try:
-                octets.decode(name)
-            except (UnicodeDecodeError, LookupError):
-                continue
+    names = ["utf-8"]
+    if declared is not None and _CHARSET.fullmatch(declared) is not None:
+        names.append(declared)
+    for name in names:
+        with contextlib.suppress(UnicodeError, LookupError):
+            octets.decode(name)
             return name
     return FALLBACK
-
-
-def _is_known(name: str) -> bool:
-    if _CHARSET.fullmatch(name) is None:
-        return False
-    try:
-        info = codecs.lookup(name)
-    except (LookupError, ValueError):
-        return False
-    # Not UTF-16 and the like, which no header is written in, nor rot13.
-    return getattr(info, "_is_text_encoding", True) and "a".encode(name) == b"a"
 
 
 def encoded(key: str, body: bytes, declared: str | None) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from email.utils import parsedate_tz
+from functools import lru_cache
 from typing import NamedTuple
 
 from waypost.errors import AddressError
@@ -221,7 +222,9 @@ def _take_out_signers(fields: list[Field], changes: list[str]) -> None:
             changes.append(SIGNER_DIFFERS)
 
 
-def _authors(body: bytes, declared: str | None) -> list[Mailbox] | None:
+# A device writes the same From all day.
+@lru_cache(maxsize=128)
+def _authors(body: bytes, declared: str | None) -> tuple[Mailbox, ...] | None:
     """The mailboxes of a From field; None: it is not one that others could read."""
     if len(body) > _MAX_FROM:
         return None
@@ -229,7 +232,7 @@ def _authors(body: bytes, declared: str | None) -> list[Mailbox] | None:
         found = parse_address_list(_text(body, declared))
     except AddressError:
         return None
-    mailboxes = [one for one in found if isinstance(one, Mailbox) and one.address is not None]
+    mailboxes = tuple(one for one in found if isinstance(one, Mailbox) and one.address is not None)
     return mailboxes if len(mailboxes) == len(found) else None
 
 

@@ -21,6 +21,8 @@ from waypost.mail.outgoing import is_signed_type, mended_octets
 # A part's header section is held in memory; a longer one is nobody's.
 MAX_PART_HEAD = 65_536
 MAX_DEPTH = 30
+# Nor has anybody more parts; each takes memory.
+MAX_PARTS = 5_000
 # Lines without end are handled in pieces of this size.
 MAX_PIECE = 65_536
 
@@ -136,6 +138,7 @@ class _Walk:
         self.entities: list[_Entity] = []
         self._boundaries: list[tuple[bytes, bool, bool]] = []  # is all within sealed; a digest
         self._head: list[bytes] | None = None  # None: not in a header section
+        self._head_size = 0
         self._is_frame = False
         self._enter(fields, is_sealed=False)
 
@@ -152,7 +155,8 @@ class _Walk:
                 yield _Kind.FRAME, self.entities[-1], line
             elif self._head is not None:
                 self._head.append(line.octets)
-                if sum(map(len, self._head)) > MAX_PART_HEAD:
+                self._head_size += len(line.octets)
+                if self._head_size > MAX_PART_HEAD:
                     raise NotPossible("a part has a header without end")
                 if line.octets == b"\r\n":
                     yield from self._end_head()
@@ -165,7 +169,7 @@ class _Walk:
         if self._head is None:
             return
         octets = b"".join(self._head)
-        self._head = None
+        self._head, self._head_size = None, 0
         section: Section = split(octets, is_all=True)
         is_sealed, is_digest = self._boundaries[-1][1:] if self._boundaries else (False, False)
         is_sealed = is_sealed or (self.entities[-1].is_sealed and not self.entities[-1].is_leaf)
@@ -182,6 +186,8 @@ class _Walk:
         is_sealed = is_sealed or is_signed_type(content_type)
         entity = _Entity(fields, is_sealed)
         self.entities.append(entity)
+        if len(self.entities) > MAX_PARTS:
+            raise NotPossible("there are too many parts")
         self._is_frame = False
         if kind.startswith(b"multipart/"):
             boundary = parameter(content_type, b"boundary")
