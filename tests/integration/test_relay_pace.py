@@ -103,6 +103,7 @@ def test_a_relay_that_asks_to_wait_is_left_alone(
     assert sum(command.startswith("MAIL") for command in peer.commands) == 1
     assert waiting(hub)[second]["attempts"] == 0
     peer.wait_for_mails(2)
+    hub.wait_for_log("outcome=relayed")
     log = hub.log_text()
     assert log.index(f"put-off id={second}") < log.index("outcome=relayed")
     assert "outcome=failed" not in log

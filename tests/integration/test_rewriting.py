@@ -78,7 +78,7 @@ def test_a_camera_through_a_strict_relay(hub: Hub, postfix: Postfix) -> None:
     hub.wait_for_log(f"attempt id={queue_id}")
     changes = 'changes="date message-id from reply-to charset quoted-printable"'
     assert changes in hub.log_text()
-    story = hub.json("trace", "--id", queue_id)[0]["recipients"][0]["story"]
+    story = wait_until(lambda: hub.json("trace", "--id", queue_id)[0]["recipients"][0]["story"])
     assert [(one["outcome"], one["reply"]) for one in story] == [
         ("rewritten", "date, message-id, from, reply-to, charset, quoted-printable")
     ]
