@@ -185,3 +185,17 @@ def test_scanning(texts: list[bytes], size: int, ends: bool) -> None:
 def test_lines_are_the_octets(body: bytes, size: int) -> None:
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     assert b"".join(line.octets for line in lines(pieces)) == body
+
+
+def test_a_broken_line_does_not_become_a_boundary() -> None:
+    message = (
+        b"Content-Type: multipart/mixed; boundary=b-1\r\n\r\n--b-1\r\nContent-Type: text/plain\r\n\r\n"
+        + b"\xfc\r\n"
+        + b"a" * 75
+        + b"--b-1\r\n"
+        + b"a" * 75
+        + b"--b-1--\r\nend\r\n--b-1--\r\n"
+    )
+    made = encoded(message)
+    assert leaves(made) == leaves(message)
+    assert len(leaves(made)) == 1
