@@ -189,8 +189,8 @@ def test_lines_are_the_octets(body: bytes, size: int) -> None:
 
 def test_a_broken_line_does_not_become_a_boundary() -> None:
     message = (
-        b"Content-Type: multipart/mixed; boundary=b-1\r\n\r\n--b-1\r\nContent-Type: text/plain\r\n\r\n"
-        + b"\xfc\r\n"
+        b"Content-Type: multipart/mixed; boundary=b-1\r\n\r\n"
+        + b"--b-1\r\nContent-Type: text/plain\r\n\r\n\xfc\r\n"
         + b"a" * 75
         + b"--b-1\r\n"
         + b"a" * 75
