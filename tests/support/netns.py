@@ -194,7 +194,9 @@ def _attempt_of(packet: bytes) -> list[str]:
     else:
         return []
     begins = protocol == socket.IPPROTO_TCP and payload[13] & (_SYN | _ACK) == _SYN
-    if not begins and protocol != socket.IPPROTO_UDP:
+    # What a name server says opens nothing.
+    begins = begins or (protocol == socket.IPPROTO_UDP and payload[:2] != b"\0\x35")
+    if not begins:
         return []
     return [f"{target}:{int.from_bytes(payload[2:4], 'big')}"]
 

@@ -1,0 +1,32 @@
+"""One world and one hub for all attacks: what one attack leaves behind the next one meets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.attacks.world import CONFIG, HUB_PORT, LISTENER, OWN, World, the_world
+from tests.support.hub import Hub
+from tests.support.postfix import install
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """See World."""
+    install("iproute2")
+    with the_world() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def hub(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A hub that takes mail for its mailboxes from anybody; mail to `broken` fails later."""
+    directory = tmp_path_factory.mktemp("attacked")
+    options = {"listener": LISTENER, "host": OWN[0], "port": HUB_PORT}
+    with Hub(directory, CONFIG, namespace=world.namespace.name, **options) as running:
+        yield running
+        log = running.log_text()
+    # Whatever was done to it: no fault of ours, and nothing in its log but lines of the log.
+    assert " bug " not in log, log[-4000:]
+    assert "Traceback" not in log, log[-4000:]
