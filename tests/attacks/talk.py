@@ -65,8 +65,16 @@ class Talk:
             self.send(piece)
         return self.reply()
 
+    def replies(self, most: int) -> list[str]:
+        """So many replies, or fewer where the hub closes before."""
+        found = []
+        with contextlib.suppress(ConnectionResetError):
+            while len(found) < most and (reply := self.reply()):
+                found.append(reply)
+        return found
+
     def rest(self) -> bytes:
-        """All the hub says until it closes; what is sent meanwhile is not read by it."""
+        """All the hub says until it closes."""
         with contextlib.suppress(ConnectionResetError):
             return self._said.read()
         return b""
