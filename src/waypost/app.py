@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from waypost import __version__
+from waypost.accounts.accounts import Accounts
+from waypost.accounts.users_file import USERS_FILE, read_users
 from waypost.check.assessment import Depth
 from waypost.check.checker import Checker
 from waypost.check.inquiry import Inquiry
@@ -35,6 +37,7 @@ from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
 from waypost.intake.acceptance import Acceptance
+from waypost.intake.logins import Logins
 from waypost.intake.smtp_listener import SmtpListener, split_bind
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
@@ -143,6 +146,12 @@ def make_mailbox_names(settings: Settings) -> MailboxNames:
     return MailboxNames(settings.mailboxes, mailbox_names(mailbox_root(settings)))
 
 
+def make_accounts(settings: Settings) -> Accounts:
+    """The accounts of the configuration and of the users file. Raises UsersFault; blocks."""
+    users = read_users(settings.data_dir / USERS_FILE)
+    return Accounts([*settings.accounts, *users])
+
+
 def make_resolver(settings: Settings) -> Resolver:
     """The resolver these settings ask for."""
     # dnspython takes a while to load, which no other command should wait for.
@@ -233,12 +242,15 @@ class Hub:
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
+        self._logins = Logins(make_accounts(settings), log)
         self._acceptance = Acceptance(
             store=self._store,
             spool=self._spool,
             table=self._table,
             own=self._own,
             hostname=settings.hostname,
+            senders=settings.senders,
+            logins=self._logins,
             log=log,
         )
         self._maildir = MaildirTransport(
@@ -278,6 +290,7 @@ class Hub:
                 "act": self._act,
                 "hold-new": self._hold_new,
                 "reload": self._reload_asked,
+                "users": self._users_changed,
             },
         )
 
@@ -325,10 +338,12 @@ class Hub:
             self._log.event("reload-refused", why=why)
             return why
         try:
+            accounts = await asyncio.to_thread(make_accounts, settings)
             await self._renew_certificates(settings)
         except (WaypostError, OSError) as error:
             self._log.event("reload-refused", why=error)
             return str(error)
+        self._logins.accounts = accounts
         return await self._apply(settings)
 
     async def _apply(self, settings: Settings) -> str | None:
@@ -349,6 +364,7 @@ class Hub:
         self._table = make_table(settings, self._own, mailboxes, self._gate)
         self._acceptance.table = self._table
         self._acceptance.hostname = settings.hostname
+        self._acceptance.senders = settings.senders
         if old.dns_servers != settings.dns_servers:
             self._smtp.resolver = make_resolver(settings)
         self._smtp.settings = smtp_settings(settings)
@@ -380,6 +396,7 @@ class Hub:
         listener = SmtpListener(
             settings,
             acceptance=self._acceptance,
+            logins=self._logins,
             trusted=Networks(self._settings.trusted),
             limits=self._settings.limits,
             hostname=self._settings.hostname,
@@ -399,6 +416,7 @@ class Hub:
 
     async def _shut_down(self) -> None:
         await self._control.close()
+        self._logins.close()
         # What nobody can write down any more need not be waited for.
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
         await asyncio.gather(*(listener.drain(limit_s) for listener in self._listeners))
@@ -505,6 +523,11 @@ class Hub:
         await self._store.hold_all_new(held=held)
         self._log.event("operator", action="hold-all" if held else "release-all")
         return {"held": held}
+
+    async def _users_changed(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._logins.accounts = await asyncio.to_thread(make_accounts, self._settings)
+        self._log.event("users-read", accounts=len(self._logins.accounts))
+        return {"accounts": len(self._logins.accounts)}
 
     async def _reload_asked(self, request: dict[str, Any]) -> dict[str, Any]:
         trouble = await self.reload()

@@ -61,6 +61,7 @@ def add_commands(
         metavar="FILE",
         help="the mail itself, for routes that match by subject, header or size",
     )
+    route.add_argument("--login", metavar="NAME", help="who is logged in (default: nobody)")
     route.add_argument("--json", action="store_true", help="as JSON")
     route.set_defaults(run=_route)
 
@@ -86,14 +87,13 @@ def _route(parsed: argparse.Namespace) -> int:
         local_ip=_local_ip(client),
         helo="",
         listener=parsed.listener or settings.listeners[0].name,
-        trusted=client in Networks(settings.trusted),
+        trusted=parsed.login is not None or client in Networks(settings.trusted),
+        login=parsed.login,
     )
-    steps = [
-        {
-            "step": f"{client} is {'trusted' if arrival.trusted else 'a stranger'}",
-            "because": "networks.trusted",
-        }
-    ]
+    who = "trusted" if arrival.trusted else "a stranger"
+    if parsed.login is not None:
+        who = f"logged in as {parsed.login}"
+    steps = [{"step": f"{client} is {who}", "because": "networks.trusted"}]
 
     def explain(because: str, step: str, *values: object) -> None:
         steps.append({"step": step.format(*values), "because": because})
