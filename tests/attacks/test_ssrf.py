@@ -124,6 +124,35 @@ def test_attacks_44_to_46_a_trusted_client_names_a_literal(
     say(len(paths), "RCPT to a literal by a trusted client")
 
 
+def test_attack_47_a_sender_that_is_a_literal(world: World, tmp_path: Path, say: Say) -> None:
+    """By default nobody but the very host may use it, trusted or not."""
+    port = HUB_PORT + 1
+    believing = 'literal_sender = "off"'
+    assert believing in CONFIG
+    hub = Hub(
+        tmp_path,
+        CONFIG.replace(believing, ""),
+        listener=LISTENER.replace(str(HUB_PORT), str(port)),
+        host=OWN[0],
+        port=port,
+        namespace=world.namespace.name,
+    )
+    # Of the hub's own addresses, all of loopback among them, a trusted client may make use.
+    foreign = [ip for ip in ALL if str(meant(ip)) not in OWN and not (meant(ip) or ip).is_loopback]
+    count = 0
+    with hub, world.watched(hub, port) as connections:
+        for client, host, ips in (("45.9.9.9", OWN[0], ALL), ("10.9.0.50", OWN[1], foreign)):
+            for _, some in in_turn([f"x@{literal(ip)}" for ip in ips]):
+                with world.session(client, host, port) as talk:
+                    replies = talk.say(*(f"MAIL FROM:<{sender}>" for sender in some))
+                    assert all(reply.startswith("550 5.7.1") for reply in replies), replies
+            with world.session(client, host, port) as talk:
+                assert talk.say(f"MAIL FROM:<x@[{client}]>")[0].startswith("250")
+            count += len(ips)
+    assert connections == set()
+    say(count, "sender at a literal that is not the client's")
+
+
 def test_attack_48_a_return_path_that_is_a_literal(world: World, hub: Hub, say: Say) -> None:
     """A stranger's mail fails later: no report goes to a host that it did not come from."""
     with world.watched(hub) as connections, world.stranger(1) as talk:

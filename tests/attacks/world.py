@@ -32,12 +32,15 @@ ZONE = "world.test"
 # The hub's own: documentation, private and global ones.
 OWN = ("203.0.113.1", "10.9.0.1", "5.6.7.8", "2001:db8::1", "fd00:9::1", "2a00:5678::1")
 HUB_PORT = 2525
-# Where mail goes, and where all mail is refused for good.
-MAIL_PORT, BROKEN_PORT = 25, 26
+# Where mail goes, where all mail is refused for good, and where a page says that it has moved.
+MAIL_PORT, BROKEN_PORT, PAGE_PORT = 25, 26, 80
 # The honest address of a name that moves; it says 421 to whoever comes.
 HONEST = "93.184.216.34"
 
+# Senders are believed, which they are not by default: it is what stands behind that is attacked.
 CONFIG = f"""
+[policy]
+literal_sender = "off"
 [addresses]
 domains = ["plant.example"]
 [networks]
@@ -61,6 +64,11 @@ name = "names"
 match = {{ recipient = "*@*.{ZONE}" }}
 to = ["direct"]
 """
+# To the hub itself, by way of what may never be reached.
+MOVED = (
+    b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:25/\r\nRefresh: 0; url=http://[::1]:25/\r\n"
+    b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+)
 LISTENER = f'[[listener]]\nname = "smtp"\nbind = ["0.0.0.0:{HUB_PORT}", "[::]:{HUB_PORT}"]\n'
 
 
@@ -74,7 +82,7 @@ class World:
 
     def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace
-        self.reached: Counter[IPAddress] = Counter()  # connections to MAIL_PORT, by address
+        self.reached: Counter[IPAddress] = Counter()  # connections, by address
         self._asked: Counter[tuple[str, int]] = Counter()  # by name and type, of names that move
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
@@ -87,7 +95,7 @@ class World:
             stack.enter_context(self._wake)
             self._selector.register(stack.enter_context(self._woken), selectors.EVENT_READ, None)
             with self.namespace.entered():
-                for port in (MAIL_PORT, BROKEN_PORT):
+                for port in (MAIL_PORT, BROKEN_PORT, PAGE_PORT):
                     for host in ("0.0.0.0", "::"):
                         listening = stack.enter_context(_listening(host, port))
                         self._selector.register(listening, selectors.EVENT_READ, self._accept)
@@ -150,8 +158,13 @@ class World:
         connection, _ = listening.accept()
         with connection:
             host, port, *_ = connection.getsockname()
-            if port == MAIL_PORT:
+            if port != BROKEN_PORT:
                 self.reached[ip_address(host.partition("%")[0])] += 1
+            if port == PAGE_PORT:
+                connection.settimeout(5)
+                connection.recv(65_536)
+                connection.sendall(MOVED)
+                return
             later = host == HONEST
             connection.sendall(b"421 4.3.2 Later\r\n" if later else b"554 5.7.1 Counted\r\n")
 
