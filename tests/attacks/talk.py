@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 LIMIT_S = 20.0
@@ -15,7 +16,7 @@ class Talk:
     def __init__(self, host: str, port: int, *, source: str | None = None) -> None:
         """`source` is the address it comes from; None: the kernel chooses."""
         came_from = None if source is None else (source, 0)
-        self.socket = socket.create_connection((host, port), LIMIT_S, came_from)
+        self.socket: socket.socket = socket.create_connection((host, port), LIMIT_S, came_from)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._said = self.socket.makefile("rb")
         self.greeting = self.reply()
@@ -30,6 +31,13 @@ class Talk:
         """Go without a word."""
         self._said.close()
         self.socket.close()
+
+    def over(self, context: ssl.SSLContext, name: str) -> Talk:
+        """This session from now on, over TLS with a hub that proves a name or an address."""
+        self._said.close()
+        self.socket = context.wrap_socket(self.socket, server_hostname=name)
+        self._said = self.socket.makefile("rb")
+        return self
 
     def send(self, octets: bytes) -> None:
         """Send octets as they are."""

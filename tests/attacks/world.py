@@ -60,6 +60,10 @@ name = "broken"
 match = {{ recipient = "broken@*" }}
 to = ["smtp:[127.0.0.1]:{BROKEN_PORT}"]
 [[route]]
+name = "subjects"
+match = {{ recipient = "ann@*", subject = "*nobody has this*" }}
+to = ["discard"]
+[[route]]
 name = "names"
 match = {{ recipient = "*@*.{ZONE}" }}
 to = ["direct"]
@@ -176,7 +180,23 @@ class World:
         asked = query.question[0]
         if not self._fill(answer, asked.name, asked.rdtype):
             answer.set_rcode(dns.rcode.NXDOMAIN)
-        names.sendto(answer.to_wire(), client)
+        if asked.name.labels[1:2] == (b"forged",):
+            self._forge(names, query, client)
+        names.sendto(answer.to_wire(max_size=65_000), client)  # whatever the question allows
+
+    def _forge(
+        self, names: socket.socket, query: dns.message.Message, client: tuple[str, int]
+    ) -> None:
+        """What somebody sends who has not seen the question: here, ahead of the answer."""
+        asked = query.question[0]
+        for octets in (b"", b"\0" * 11, query.to_wire(), b"\xff" * 600):
+            names.sendto(octets, client)
+        for name, change in ((asked.name.to_text(), 1), ("other.example.", 0)):
+            forged = dns.message.make_query(name, asked.rdtype, id=query.id ^ change)
+            forged.flags |= dns.flags.QR | dns.flags.RA
+            if asked.rdtype == dns.rdatatype.A:
+                _add(forged, name, 300, "A", "10.6.6.6")
+            names.sendto(forged.to_wire(), client)
 
     def _fill(
         self, answer: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType
@@ -185,11 +205,16 @@ class World:
 
         HEX.a has the address, HEX.mx an exchange of that address, HEX.cname is an alias of it,
         HEX.mxcname has an exchange that is an alias; HEX.moves has an honest address first.
-        What stands before HEX, with a hyphen, makes another name of it.
+        What stands before HEX, with a hyphen, makes another name of it. Others: _ODD_FORMS.
         """
         labels = name.to_text(omit_final_dot=True).lower().split(".")
         if labels[2:] != ZONE.split("."):
             return False
+        if labels[1] in _ODD_FORMS:
+            for owner, rtype, text in _ODD_FORMS[labels[1]]:
+                if rtype == "CNAME" or dns.rdatatype.from_text(rtype) == kind:
+                    _add(answer, owner, 300, rtype, text)
+            return True
         label, form = labels[0].rpartition("-")[2], labels[1]
         text, ttl = name.to_text(), 300
         if form in ("mx", "mxcname"):
@@ -208,7 +233,31 @@ class World:
                 address = HONEST
         if kind == (dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A):
             _add(answer, text, ttl, dns.rdatatype.to_text(kind), address)
+        if form == "big":
+            _add(answer, text, ttl, "TXT", " ".join(f'"{"x" * 250}"' for _ in range(200)))
         return True
+
+
+# What the names one.FORM have, with their owners.
+_ODD_FORMS: dict[str, list[tuple[str, str, str]]] = {
+    "loop": [
+        (f"one.loop.{ZONE}.", "CNAME", f"two.loop.{ZONE}."),
+        (f"two.loop.{ZONE}.", "CNAME", f"one.loop.{ZONE}."),
+    ],
+    "self": [(f"one.self.{ZONE}.", "CNAME", f"one.self.{ZONE}.")],
+    "mxloop": [
+        (f"one.mxloop.{ZONE}.", "MX", f"10 one.loop.{ZONE}."),
+        (f"one.mxloop.{ZONE}.", "MX", f"20 one.self.{ZONE}."),
+    ],
+    "null": [
+        (f"one.null.{ZONE}.", "MX", "0 ."),
+        (f"one.null.{ZONE}.", "A", "10.7.7.9"),
+    ],
+    "hundred": [
+        (f"one.hundred.{ZONE}.", "MX", f"{number} {number + 0x0A070800:08x}.a.{ZONE}.")
+        for number in range(100)
+    ],
+}
 
 
 def _add(answer: dns.message.Message, name: str, ttl: int, kind: str, text: str) -> None:
