@@ -38,6 +38,7 @@ from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.logins import Logins
+from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener, split_bind
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
@@ -243,14 +244,19 @@ class Hub:
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
         self._logins = Logins(make_accounts(settings), log)
+        self._senders = Senders(
+            settings.senders,
+            own=self._own,
+            accounts=lambda: self._logins.accounts,
+            table=lambda: self._table,
+        )
         self._acceptance = Acceptance(
             store=self._store,
             spool=self._spool,
             table=self._table,
             own=self._own,
             hostname=settings.hostname,
-            senders=settings.senders,
-            logins=self._logins,
+            senders=self._senders,
             log=log,
         )
         self._maildir = MaildirTransport(
@@ -364,7 +370,7 @@ class Hub:
         self._table = make_table(settings, self._own, mailboxes, self._gate)
         self._acceptance.table = self._table
         self._acceptance.hostname = settings.hostname
-        self._acceptance.senders = settings.senders
+        self._senders.policy = settings.senders
         if old.dns_servers != settings.dns_servers:
             self._smtp.resolver = make_resolver(settings)
         self._smtp.settings = smtp_settings(settings)

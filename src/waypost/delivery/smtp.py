@@ -19,7 +19,7 @@ from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed,
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
-from waypost.mail.address import Domain, IPAddress
+from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, connect, connect_unix, origin_of
@@ -213,7 +213,8 @@ class SmtpTransport:
         return self.settings.groups.name_of(local_ip, self.settings.hostname)
 
     def _way(self, job: DeliveryJob) -> _Way:
-        sources = self.settings.groups.sources_of(job.message.envelope.reverse_path)
+        sender = job.message.envelope.reverse_path
+        sources = self.settings.groups.sources_of(sender) or self._own_literal(sender)
         relay = self.settings.relays.get(job.target.argument)
         return _Way(
             self._origin(job),
@@ -221,6 +222,13 @@ class SmtpTransport:
             job.target.kind == "lmtp",
             relay if job.target.kind == "relay" else None,
         )
+
+    def _own_literal(self, sender: Address | None) -> Sequence[IPAddress]:
+        """An address of this host that a sender names: leaving by it proves the sender."""
+        if sender is None or not isinstance(sender.domain, AddressLiteral):
+            return ()
+        ip = sender.domain.ip
+        return (ip,) if ip in self._own and not ip.is_loopback else ()
 
     def _origin(self, job: DeliveryJob) -> Origin:
         if job.target.kind != "direct":
