@@ -75,7 +75,7 @@ class Talk:
 
     def replies(self, most: int) -> list[str]:
         """So many replies, or fewer where the hub closes before."""
-        found = []
+        found: list[str] = []
         with contextlib.suppress(ConnectionResetError):
             while len(found) < most and (reply := self.reply()):
                 found.append(reply)
