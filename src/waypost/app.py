@@ -28,6 +28,7 @@ from waypost.control import ControlServer
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport, mailbox_names
+from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.transport import Transport
@@ -276,6 +277,7 @@ class Hub:
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
         }
+        self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
         self._dispatcher = Dispatcher(
             self._store,
             transports,
@@ -287,6 +289,7 @@ class Hub:
                 log=log,
             ),
             retry=lambda: self._settings.retry,
+            paces=self._paces,
             log=log,
         )
         self._control = ControlServer(
@@ -374,6 +377,7 @@ class Hub:
         if old.dns_servers != settings.dns_servers:
             self._smtp.resolver = make_resolver(settings)
         self._smtp.settings = smtp_settings(settings)
+        self._paces.configure(settings.relays)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
@@ -430,6 +434,7 @@ class Hub:
             task.cancel()
         await self._dispatcher.drain(limit_s)
         await self._smtp.close()
+        await self._paces.close()
         await self._maildir.close()
         await self._spool.close()
         await self._store.close()

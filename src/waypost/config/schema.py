@@ -35,6 +35,7 @@ from waypost.config.readers import (
     read_secret,
     read_secret_file,
     read_server,
+    read_size_limit,
     read_target,
     read_text,
 )
@@ -390,6 +391,52 @@ SECTIONS: tuple[Section, ...] = (
                 None,
                 "a file",
                 "The password, in a file that only the hub's user may read.",
+            ),
+            Key(
+                "rewrite_from",
+                read_address,
+                None,
+                "an address",
+                "[Who sends](../how-to/rewriting-for-a-relay.md), for a relay that takes mail of"
+                " its account only: the envelope's sender and From. Answers go to the device.",
+            ),
+            Key(
+                "max_message",
+                read_size_limit,
+                None,
+                'a size in octets, or as "25M"',
+                "Larger mail goes back to its sender (552 5.3.4). Absent: what the relay says.",
+            ),
+            Key(
+                "connections",
+                read_count,
+                None,
+                "a whole number",
+                "How many connections it gets at once. Absent: at most 20.",
+            ),
+            Key(
+                "messages_per_minute",
+                read_count,
+                None,
+                "a whole number",
+                "How many messages it gets in any minute; the rest waits. A message to several"
+                " recipients that it takes at once is one.",
+            ),
+            Key(
+                "messages_per_day",
+                read_count,
+                None,
+                "a whole number",
+                "How many messages it gets in any 24 hours, counted by the hour; restarts do not"
+                " begin anew.",
+            ),
+            Key(
+                "fallback",
+                read_text,
+                None,
+                "the name of another relay",
+                "Where mail goes while this relay cannot be reached, or makes it wait for more than"
+                " five minutes.",
             ),
         ),
         "A host that takes mail for elsewhere, for the target `relay:NAME`.",

@@ -25,7 +25,7 @@ from waypost.mail.address import Domain, IPAddress
 from waypost.net.networks import Networks
 from waypost.queue.retry import RetrySettings
 from waypost.routing.groups import GroupSettings
-from waypost.routing.hops import Relay
+from waypost.routing.hops import PaceSettings, Relay
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
 from waypost.routing.targets import parse_target
@@ -267,6 +267,21 @@ class _Reader:
                 self._fault(path, "username needs either password or password_file")
             elif relay["username"] is not None and relay["tls"] not in ("encrypt", "verify"):
                 self._fault(path, 'a login needs tls = "verify", or "encrypt" at the least')
+        self._check_fallbacks(values)
+
+    def _check_fallbacks(self, values: Values) -> None:
+        """Each names a relay, and none leads back to where it began."""
+        fallbacks = {relay["name"]: relay["fallback"] for relay in values["relay"]}
+        for name, fallback in fallbacks.items():
+            path: KeyPath = ("relay", name, "fallback")
+            if fallback is not None and fallback not in fallbacks:
+                self._fault(path, f"there is no [relay.{fallback}]")
+            seen = {name}
+            while fallback is not None and fallback not in seen:
+                seen.add(fallback)
+                fallback = fallbacks.get(fallback)
+            if fallback == name:
+                self._fault(path, f"mail would go round: {name} is a fallback of its own fallback")
 
     def _check_targets(self, values: Values) -> None:
         for section in ("relay", "list"):
@@ -412,6 +427,14 @@ def _compose(
                 *(relay["name"], relay["host"], relay["port"], relay["tls"], relay["ca"]),
                 relay["username"],
                 relay["password"] or relay["password_file"],
+                rewrite_from=relay["rewrite_from"],
+                max_message=relay["max_message"],
+                pace=PaceSettings(
+                    relay["connections"],
+                    relay["messages_per_minute"],
+                    relay["messages_per_day"],
+                ),
+                fallback=relay["fallback"],
             )
             for relay in values["relay"]
         ),

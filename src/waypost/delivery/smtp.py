@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsFirst
+from waypost.delivery.rewriting import outgoing
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
 from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
+from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, connect, connect_unix, origin_of
 from waypost.net.interfaces import OwnAddresses
@@ -252,7 +254,17 @@ class SmtpTransport:
             idle = self._idle_connection((hop, way))
             if idle is not None:
                 return hop, idle, False
+        self._make_room(way)
         return *await self._open(hops, way), True
+
+    def _make_room(self, way: _Way) -> None:
+        """A relay that counts its connections has none that idle beside a new one."""
+        if way.relay is None or way.relay.pace.connections is None:
+            return
+        for (_, other), idle in self._idle.items():
+            if other.relay is not None and other.relay.name == way.relay.name:
+                while idle:
+                    idle.pop().quit()
 
     async def _carry(
         self, hop: Hop, connection: SmtpConnection, way: _Way, job: DeliveryJob
@@ -268,8 +280,16 @@ class SmtpTransport:
             waiting = job.recipients[len(outcomes) :]
             batch = waiting[: connection.session.max_recipients or len(waiting)]
             is_stale = False
+            made = await outgoing(
+                job, way.relay, connection.session.extensions, self.settings.hostname
+            )
+            if made.refusal is not None:
+                self._keep((hop, way), connection)
+                refused = Outcome.of(made.refusal, success=success)
+                return outcomes + [refused] * len(waiting)
+            message = made.message
             try:
-                replies = await connection.transact(_transaction(job, batch), job.message)
+                replies = await connection.transact(_transaction(message, batch), message)
             except NotCanonical:
                 return [Outcome.of(_MAY_NOT_LEAVE, success=success)] * len(job.recipients)
             except PeerUnreachable:
@@ -287,7 +307,13 @@ class SmtpTransport:
             if not is_stale:
                 peer_reports = connection.session.reports_deliveries
                 outcomes += [
-                    Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)
+                    Outcome.of(
+                        reply,
+                        success=success,
+                        hop=hop,
+                        peer_reports=peer_reports,
+                        changes=made.changes,
+                    )
                     for reply in replies
                 ]
                 self._keep((hop, way), connection)
@@ -477,8 +503,7 @@ def _success(way: _Way) -> OutcomeKind:
     return OutcomeKind.DELIVERED if way.is_lmtp else OutcomeKind.RELAYED
 
 
-def _transaction(job: DeliveryJob, batch: Sequence[QueuedRecipient]) -> Transaction:
-    message = job.message
+def _transaction(message: QueuedMessage, batch: Sequence[QueuedRecipient]) -> Transaction:
     return Transaction(
         envelope=message.envelope,
         recipients=[queued.recipient for queued in batch],
