@@ -30,7 +30,8 @@ def test_attack_13_what_was_said_before_tls_was_never_said(world: World, hub: Hu
     """Greeting, sender, extensions: who changed them on the way has changed nothing."""
     before = len(hub.mailbox("ann"))
     with world.session("45.0.0.13") as clear:
-        clear.say("EHLO before.example", "MAIL FROM:<before@elsewhere.example>", "RSET")
+        clear.say("EHLO before.example")
+        clear.say("MAIL FROM:<before@elsewhere.example>", "RSET")
         talk = encrypt(clear, hub)
         assert talk.say("MAIL FROM:<x@elsewhere.example>")[0].startswith("503 ")
         assert talk.say("RCPT TO:<ann@plant.example>", "DATA") == ["503 5.5.1 " + GREET_FIRST] * 2
