@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,6 +12,19 @@ from tests.support.hub import Hub
 from tests.support.postfix import install
 
 _EVENT = re.compile(r"\d{4}-\d\d-\d\dT\S+Z [a-z-]+(?: [a-z_]+=(?:[!#-~]+|\"(?:[ !#-~]|\\\")*\"))*$")
+
+Say = Callable[[int, str], None]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Says how many cases were tried."""
+
+    def tell(count: int, what: str) -> None:
+        with capsys.disabled():
+            print(f"\n{count} cases, {what}: 0 forbidden connects", end="")
+
+    return tell
 
 
 @pytest.fixture(scope="session")

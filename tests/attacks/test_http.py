@@ -12,7 +12,8 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from tests.attacks.addresses import may_reach, spellings, target
-from tests.attacks.test_ssrf import ALL, ONE_SPELT, PLAIN, Say, say
+from tests.attacks.conftest import Say
+from tests.attacks.test_ssrf import ALL, ONE_SPELT, PLAIN
 from tests.attacks.world import HONEST, OWN, PAGE_PORT, ZONE, World, hexed
 from waypost.dns.caching import CachingResolver
 from waypost.errors import ConnectForbidden
@@ -20,8 +21,6 @@ from waypost.http.client import HttpClient, HttpFailed
 from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
-
-__all__ = ["say"]
 
 ORIGINS = {"stranger": Origin.STRANGER, "operator": Origin.OPERATOR}
 

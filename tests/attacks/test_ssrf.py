@@ -7,13 +7,14 @@ it may open: no one more, and no one less, so a hub that connects nowhere fails 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 import pytest
 
 from tests.attacks.addresses import addresses, literal, may_reach, meant, spellings, target
+from tests.attacks.conftest import Say
 from tests.attacks.talk import Talk
 from tests.attacks.world import (
     CONFIG,
@@ -41,19 +42,6 @@ SPELT = [text for v4 in ONE_SPELT for text in spellings(IPv4Address(v4))]
 _OTHER_LITERAL = re.compile(r"\[(?!IPv6:)[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+\]")
 # A session ends at 20 refused commands.
 AT_ONCE = 15
-
-Say = Callable[[int, str], None]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Says how many cases were tried."""
-
-    def tell(count: int, what: str) -> None:
-        with capsys.disabled():
-            print(f"\n{count} cases, {what}: 0 forbidden connects", end="")
-
-    return tell
 
 
 def allowed(ips: Iterable[IPAddress], who: str) -> set[str]:
