@@ -195,7 +195,7 @@ def test_delay_reports(start_hub: StartHub, peer: ScriptedPeer, notify: str) -> 
     assert returned.get_content_type() == "text/rfc822-headers"
 
 
-def test_the_null_sender_is_never_answered(refusing: Hub) -> None:
+def test_attack_63_the_null_sender_is_never_answered(refusing: Hub) -> None:
     with refusing.smtp(local_hostname="x") as smtp:
         submit(smtp, BOB, sender="", rcpt="NOTIFY=SUCCESS,FAILURE,DELAY")
     refusing.wait_for_log("outcome=failed")
@@ -217,7 +217,9 @@ def test_an_unproven_literal_gets_no_report(refusing: Hub) -> None:
     assert len(refusing.json("trace")) == 1
 
 
-def test_a_report_that_fails_is_not_reported(start_hub: StartHub, start_peer: StartPeer) -> None:
+def test_attack_63_a_report_that_fails_is_not_reported(
+    start_hub: StartHub, start_peer: StartPeer
+) -> None:
     refusing, away = start_peer(), start_peer()
     refusing.answer("RCPT", REFUSAL)
     away.answer("RCPT", REFUSAL)
