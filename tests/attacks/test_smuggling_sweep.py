@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import pytest
 import uvloop
 
-from tests.attacks.world import wait_until_settled
+from tests.attacks.world import NO_LIMITS, wait_until_settled
 from tests.support.hub import Hub
 from tests.support.postfix import Postfix
 from tests.support.toml import route
@@ -259,7 +259,7 @@ def postfix() -> Iterator[Postfix]:
 @pytest.fixture(scope="module")
 def hub(postfix: Postfix, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """It sends everything on to Postfix."""
-    config = (
+    config = NO_LIMITS + (
         f'[networks]\ntrusted = ["{TRUSTED}/32"]\naccept_from_strangers = true\n'
         '[addresses]\ndomains = ["plant.example"]\n[[mailbox]]\nname = "ann"\n'
     )

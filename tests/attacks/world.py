@@ -39,10 +39,20 @@ SETTLED_S = 200.0
 # The honest address of a name that moves; it says 421 to whoever comes.
 HONEST = "93.184.216.34"
 
+# One stranger tries thousands of things without delay.
+NO_LIMITS = """
+[limits]
+greet_delay_s = 0
+connections_per_client = 1000
+connections_per_minute = 1000000
+messages_per_minute = 1000000
+recipients_per_minute = 1000000
+"""
 # Senders are believed, which they are not by default: it is what stands behind that is attacked.
 CONFIG = f"""
 [policy]
 literal_sender = "off"
+{NO_LIMITS}
 [addresses]
 domains = ["plant.example"]
 [networks]

@@ -110,7 +110,7 @@ def hasty(tmp_path: Path) -> Iterator[HastyHub]:
         assert " bug " not in hub.log_text()
 
 
-def test_a_stranger_that_brings_no_mail_is_cut_off(
+def test_attack_59_a_stranger_that_brings_no_mail_is_cut_off(
     hasty: HastyHub, crowd: contextlib.ExitStack
 ) -> None:
     """An octet of a command now and then keeps it awake, and does not help."""
@@ -129,7 +129,7 @@ def test_a_stranger_that_brings_mail_may_stay(hasty: HastyHub, crowd: contextlib
     assert stranger.say(b"NOOP").startswith(b"250 ")
 
 
-def test_content_of_a_stranger_has_to_come_at_some_pace(
+def test_attack_59_content_of_a_stranger_has_to_come_at_some_pace(
     hasty: HastyHub, crowd: contextlib.ExitStack
 ) -> None:
     device, slow = (arrive(crowd, hasty, source) for source in (DEVICE, STRANGER))
@@ -194,7 +194,7 @@ def resident_bytes(hub: Hub) -> int:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_five_thousand_idle_connections(
+def test_attack_60_five_thousand_idle_connections(
     tmp_path: Path, crowd: contextlib.ExitStack, say: Say
 ) -> None:
     """From one stranger most are refused, from many they cost little; others are served."""

@@ -229,7 +229,7 @@ def test_a_trusted_client_does_not_wait_so_long(hub: Hub, clients: Clients) -> N
 
 
 @pytest.mark.parametrize("listener", ["smtp", "implicit"])
-def test_a_stranger_that_speaks_first_is_sent_away(
+def test_attack_15_a_stranger_that_speaks_first_is_sent_away(
     hub: Hub, clients: Clients, stranger: str, listener: str
 ) -> None:
     for _ in range(3):
@@ -253,7 +253,7 @@ def test_a_stranger_with_a_hello_gets_tls_and_then_has_to_wait(
     assert time.monotonic() - began_at > DELAY_S - 0.2
 
 
-def test_a_stranger_that_goes_on_too_soon_is_sent_away(
+def test_attack_16_a_stranger_that_goes_on_too_soon_is_sent_away(
     hub: Hub, clients: Clients, stranger: str
 ) -> None:
     with clients.connect("smtp", stranger) as connection:
@@ -274,7 +274,9 @@ def test_a_stranger_that_goes_on_too_soon_is_sent_away(
 
 
 @pytest.mark.parametrize("sources", [CROWD[:1] * 6, [*CROWD_6, CROWD_6[0]]], ids=["v4", "v6-64"])
-def test_connections_of_one_stranger(hub: Hub, clients: Clients, sources: list[str]) -> None:
+def test_attack_60_connections_of_one_stranger(
+    hub: Hub, clients: Clients, sources: list[str]
+) -> None:
     """Of each listener they count together, and a /64 is one client."""
     with contextlib.ExitStack() as crowd:
         for source in sources[:4]:
