@@ -20,3 +20,19 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, octets: bytes, mode: int) -> None:
+    """Replace a file by a whole one of that mode, durably. Raises OSError; blocks."""
+    new = path.with_name(f".{path.name}.new")
+    # What lies there was left by a power cut, or by somebody who would like to read along.
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, octets)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(new, path)
+    sync_directory(path.parent)

@@ -326,7 +326,5 @@ def enter_code(server: Glewlwyd, client: str, user_code: str) -> None:
     """What a person does at the verification page of a device login."""
     browser = Browser(server, "hub", "hub-login-1")
     browser.call("PUT", f"api/auth/grant/{client}", {"scope": " ".join(SCOPES)})
-    place = browser.visit(
-        f"{server.url}/device?{urlencode({'code': user_code, 'g_continue': ''})}"
-    )
+    place = browser.visit(f"{server.url}/device?{urlencode({'code': user_code, 'g_continue': ''})}")
     assert re.search(r"prompt=deviceComplete", place), place

@@ -20,6 +20,7 @@ from waypost.errors import NoWay, PeerUnreachable, PermanentError, TemporaryErro
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient, QueueId
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
+from waypost.oauth.keeper import LoginLost
 from waypost.observe import Log
 from waypost.queue.retry import RetrySettings, is_warning_due, next_attempt_at
 from waypost.queue.store import QueueStore, Result, Settlement
@@ -212,6 +213,9 @@ class Dispatcher:
                 # Never so long that a retry of the schedule would be answered unasked.
                 rest_s = min(DOWN_S, self._retry().first_s / 2)
                 destination.down_until = time.monotonic() + rest_s
+        except LoginLost as error:
+            held = _outcome(reply_to(error))._replace(is_ours_to_mend=True)
+            return [held] * len(job.recipients)
         except (TemporaryError, NoWay) as error:
             reply = reply_to(error)
         except PermanentError as error:
@@ -263,6 +267,8 @@ class Dispatcher:
         retry = self._retry()
         attempts = recipient.attempts + 1
         at = next_attempt_at(attempts, now, message.accepted_at, retry, random.random())
+        if at is None and outcome.is_ours_to_mend:
+            at = now + retry.max_s  # it is not for the sender to suffer
         if at is None:
             reply = outcome.reply
             text = f"{reply.text}\n(given up after {attempts} attempts)"
