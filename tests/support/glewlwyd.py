@@ -306,11 +306,12 @@ class Browser:
         """Where a page leads to."""
         try:
             with self._opener.open(url, timeout=20) as response:
-                raise AssertionError(f"{url} leads nowhere: {response.status} {response.read()!r}")
+                text, place = response.read(), None
         except urllib.error.HTTPError as error:
             with error:
-                assert error.code in (302, 303), f"{url}: {error} {error.read()!r}"
-                return str(error.headers["Location"])
+                text, place = error.read(), error.headers["Location"]
+        assert place is not None, f"{url} leads nowhere: {text!r}"
+        return str(place)
 
 
 def consent(server: Glewlwyd, url: str) -> str:
