@@ -22,11 +22,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.support import assertions
-from tests.support.assertions import Assertions
+from tests.support import machine_tokens
 from tests.support.dovecot import Dovecot, Introspection
 from tests.support.glewlwyd import Client, Glewlwyd, consent, enter_code
 from tests.support.hub import Hub
+from tests.support.machine_tokens import DAEMON_SECRET, MachineTokens
 from tests.support.mail import message, submit
 from tests.support.ports import free_port, reserved_port
 from tests.support.postfix import Postfix
@@ -37,7 +37,6 @@ from waypost.tls.authority import Authority, Subjects
 from .conftest import StartHub
 
 APP_SECRET = "app-s3cret-7731"
-DAEMON_SECRET = "daemon-s3cret-4410"
 NOW = datetime.datetime.now(datetime.UTC)
 
 
@@ -53,7 +52,7 @@ class World:
         self.certificate.write_bytes(leaf.certificate)
         self.key.write_bytes(leaf.key)
         # Where the browser comes back to has to be registered with its port.
-        self.back = stack_port()
+        self.back = free_port()
         self.key_file, public = service_key(directory)
         self.glewlwyd = Glewlwyd(
             *(self.ca, self.certificate, self.key),
@@ -62,10 +61,9 @@ class World:
                     *("app", APP_SECRET, ("code", "refresh_token", "device_authorization")),
                     (f"http://127.0.0.1:{self.back}", "http://127.0.0.1"),
                 ),
-                Client("daemon", DAEMON_SECRET, ("client_credentials",)),
             ],
         )
-        self.assertions = Assertions(directory, self.certificate, self.key, public)
+        self.machines = MachineTokens(directory, self.certificate, self.key, public)
         self.postfix: Postfix
         self.dovecot: Dovecot
         self.port = free_port()
@@ -74,18 +72,14 @@ class World:
     def running(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.glewlwyd)
-            stack.enter_context(self.assertions)
+            stack.enter_context(self.machines)
             # Glewlwyd tells a client of its own tokens only.
-            app, daemon = (
-                f"https://{who}@127.0.0.1:{self.glewlwyd.port}/api/oidc/introspect"
-                for who in (f"app:{APP_SECRET}", f"daemon:{DAEMON_SECRET}")
-            )
+            place = f"127.0.0.1:{self.glewlwyd.port}/api/oidc/introspect"
             self.dovecot = Dovecot(
                 {"hub": "never used"},
                 [
-                    Introspection(app, "username", self.ca),
-                    Introspection(daemon, "client_id", self.ca),
-                    Introspection(f"{self.assertions.url}/introspect", "username", self.ca),
+                    Introspection(f"https://app:{APP_SECRET}@{place}", "username", self.ca),
+                    Introspection(f"{self.machines.url}/introspect", "username", self.ca),
                 ],
             )
             stack.enter_context(self.dovecot)
@@ -111,15 +105,15 @@ class World:
 
     def relay(self, name: str, grant: str, extra: str = "", *, auth: str = "xoauth2") -> str:
         """A route for mail from NAME@here.example, and its relay."""
-        account = {"client_credentials": "daemon", "service_account": assertions.ACCOUNT}
+        account = {"client_credentials": "daemon", "service_account": machine_tokens.ACCOUNT}
         client = {
             "client_credentials": f'client_id = "daemon"\nclient_secret = "{DAEMON_SECRET}"\n',
             "service_account": f'key_file = "{self.key_file}"\n',
         }
         url = self.glewlwyd.url
         scope, token_url = "mail.send", f"{url}/token"
-        if grant == "service_account":
-            scope, token_url = assertions.SCOPE, f"{self.assertions.url}/token"
+        if grant in account:
+            scope, token_url = machine_tokens.SCOPE, f"{self.machines.url}/token"
         urls = {
             "code": f'authorization_url = "{url}/auth"\n',
             "device": f'device_url = "{url}/device_authorization"\n',
@@ -141,10 +135,6 @@ class World:
         return [text for text in texts if f"Subject: {subject}\n" in text]
 
 
-def stack_port() -> int:
-    return free_port()
-
-
 def service_key(directory: Path) -> tuple[Path, Path]:
     """A key file in Google's form, and the public key in PEM."""
     key = rsa.generate_private_key(65_537, 2_048)
@@ -163,7 +153,7 @@ def service_key(directory: Path) -> tuple[Path, Path]:
     file.touch(0o600)
     content = {
         "type": "service_account",
-        "client_email": assertions.ISSUER,
+        "client_email": machine_tokens.ISSUER,
         "private_key_id": "k1",
         "private_key": pem.decode(),
     }
@@ -301,8 +291,8 @@ def test_without_a_person(world: World, start_hub: StartHub, grant: str) -> None
     hub = start_hub(retry(1) + world.relay("robot", grant))
     send(hub, "robot", f"by {grant}")
     arrives(world, hub, f"by {grant}")
-    if grant == "service_account":  # short tokens go with the command, long ones after it
-        assert f"sasl_username={assertions.ACCOUNT}" in world.postfix.log_text()
+    account = {"client_credentials": "daemon", "service_account": machine_tokens.ACCOUNT}[grant]
+    assert f"sasl_username={account}" in world.postfix.log_text()
 
 
 def test_a_code_for_somebody_else_is_refused(world: World, tmp_path: Path) -> None:
@@ -501,8 +491,8 @@ CASES = {
     # what is changed, the step that fails, its words, the status
     "port": (r"^port = \d+", "port = {nobody}", "connection", "Connection refused", 75),
     "ca": (r'^ca = ".*"', 'tls_ca = ""', "tls", "self-signed certificate", 1),
-    "secret": (DAEMON_SECRET, "wrong-secret", "token", "127.0.0.1", 1),
-    "token_url": (r"oidc/token", "oidc/nothing", "token", "404", 75),
+    "secret": (DAEMON_SECRET, "wrong-secret", "token", "invalid_client", 1),
+    "token_url": (r"/token\"", '/nothing"', "token", "404", 75),
     "auth": (r'auth = "xoauth2"', 'auth = "oauthbearer"', None, "", 0),
     "account": (r'username = "daemon"', 'username = "other"', "login", "535 5.7.8", 1),
 }

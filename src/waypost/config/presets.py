@@ -14,7 +14,8 @@ _GOOGLE: Mapping[str, Any] = {
     "tls": "verify",
     "auth": "xoauth2",
     "token_url": "https://oauth2.googleapis.com/token",
-    # The only scope that lets a program log in over SMTP (Google, "OAuth 2.0 Mechanism").
+    # The only scope that lets a program log in over SMTP (Google, "OAuth 2.0 Mechanism for
+    # Gmail").
     "scopes": ["https://mail.google.com/"],
 }
 _MICROSOFT: Mapping[str, Any] = {
@@ -22,8 +23,8 @@ _MICROSOFT: Mapping[str, Any] = {
     "tls": "verify",
     "auth": "xoauth2",
     "token_url": "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
-    # "SMTP AUTH: 3 concurrent connections, 30 messages per minute" (Microsoft, "Exchange Online
-    # limits"); a day's 10,000 there are recipients.
+    # Three connections and 30 messages a minute (Microsoft, "Message storage and concurrent
+    # connection throttling for SMTP Authenticated Submission"); a day's 10,000 are recipients.
     "connections": 3,
     "messages_per_minute": 30,
 }
@@ -44,8 +45,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         # Without these Google gives a refresh token at the first login only.
         "authorization_url": "https://accounts.google.com/o/oauth2/v2/auth"
         "?access_type=offline&prompt=consent",
-        # "500 emails a day" for gmail.com; a Workspace account has 2,000 (Google, "Gmail sending
-        # limits").
+        # Google, "Gmail sending limits": 500 a day for gmail.com, 2,000 for Workspace.
         "messages_per_day": 500,
     },
     "gmail-service-account": {**_GOOGLE, "grant": "service_account", "messages_per_day": 2_000},

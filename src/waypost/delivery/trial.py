@@ -116,7 +116,8 @@ class Trial:
             yield step
             if not step.is_ok:
                 if connection is not None:
-                    connection.quit()
+                    # Where the conversation broke off there is nobody to say goodbye to.
+                    connection.quit() if trouble is None else connection.abort()
                 if not is_again and await self._has_another(session):
                     yield Step("token", True, "another token was got, since this one was refused")
                     login = await self._credentials.login(self._relay)
@@ -253,7 +254,10 @@ class Trial:
     def _no_token(self, error: TemporaryError) -> Step:
         assert self._relay.oauth is not None  # passwords are there or not
         if isinstance(error, LoginLost):
-            return Step("token", False, str(error), what_to_do(self._relay.name, self._relay.oauth))
+            advice = "see client_id, client_secret, tenant, scopes and key_file"
+            if self._relay.oauth.grant.needs_login:
+                advice = what_to_do(self._relay.name, self._relay.oauth)
+            return Step("token", False, str(error), advice)
         advice = "see token_url, token_ca and [dns] servers"
         return Step("token", False, str(error), advice, may_pass=True)
 

@@ -271,7 +271,7 @@ def _fields(status: int, body: bytes, host: str, said: Mapping[str, str]) -> dic
     for name in _SECRET.intersection(said):
         text = text.replace(said[name], "***")
     text = _words(text)
-    if isinstance(code, str) and code and code not in _PASSING and status < 500 and status != 429:
+    if isinstance(code, str) and code and code not in _PASSING and status in (200, *_REFUSALS):
         raise GrantRefused(_words(code), text)
     if code is None and status in _REFUSALS:
         raise GrantRefused(f"HTTP {status}", f"{host} refused it and did not say why")

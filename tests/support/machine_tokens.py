@@ -1,7 +1,8 @@
-"""A token server for service accounts (RFC 7523), in a process of its own: Authlib's.
+"""A token server for programs that speak for themselves, in a process of its own: Authlib's.
 
-Glewlwyd has no such grant. Authlib judges request, signature and claims; here is only what it is
-to know, and how octets come and go. Run as `python -m tests.support.assertions` by `Assertions`.
+Service accounts (RFC 7523), which Glewlwyd has not, and client credentials (RFC 6749 §4.4), of
+which Glewlwyd tells nobody whose they are. Authlib judges request, secret, signature and claims;
+here is only what it is to know, and how octets come and go. Run by `MachineTokens`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl
 
-from authlib.oauth2.rfc6749 import AuthorizationServer, ClientMixin, OAuth2Request
+from authlib.oauth2.rfc6749 import (
+    AuthorizationServer,
+    ClientCredentialsGrant,
+    ClientMixin,
+    OAuth2Request,
+)
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from authlib.oauth2.rfc6750 import BearerTokenGenerator
 from authlib.oauth2.rfc7523 import JWTBearerGrant
@@ -29,21 +35,33 @@ from tests.support.waiting import wait_until
 
 ISSUER = "hub@project.iam.example"
 ACCOUNT = "mail@far.example"
+DAEMON = "daemon"
+DAEMON_SECRET = "daemon-s3cret-4410"
 SCOPE = "https://mail.example/"
 LIFE_S = 3_600
 
 
 class _Client(ClientMixin):  # type: ignore[misc]
-    """The service account."""
+    """The service account, or a daemon with a secret."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def get_client_id(self) -> str:
-        return ISSUER
+        return self._name
+
+    def check_client_secret(self, secret: str) -> bool:
+        return self._name == DAEMON and secret == DAEMON_SECRET
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
+        return method == "client_secret_post"
 
     def get_allowed_scope(self, scope: str) -> str:
         return SCOPE if scope == SCOPE else ""
 
     def check_grant_type(self, grant_type: str) -> bool:
-        return grant_type == JWTBearerGrant.GRANT_TYPE
+        ours = ClientCredentialsGrant if self._name == DAEMON else JWTBearerGrant
+        return bool(grant_type == ours.GRANT_TYPE)
 
 
 class _Server(AuthorizationServer):  # type: ignore[misc]
@@ -55,7 +73,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]
 
         class Grant(JWTBearerGrant):  # type: ignore[misc]
             def resolve_issuer_client(self, issuer: str) -> _Client | None:
-                return _Client() if issuer == ISSUER else None
+                return _Client(ISSUER) if issuer == ISSUER else None
 
             def resolve_client_public_key(self, client: _Client) -> RSAKey:
                 return key
@@ -69,7 +87,11 @@ class _Server(AuthorizationServer):  # type: ignore[misc]
             def has_granted_permission(self, client: _Client, user: str) -> bool:
                 return True
 
+        class Daemons(ClientCredentialsGrant):  # type: ignore[misc]
+            TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_post",)
+
         self.register_grant(Grant)
+        self.register_grant(Daemons)
         self.register_token_generator(
             "default",
             BearerTokenGenerator(
@@ -77,10 +99,13 @@ class _Server(AuthorizationServer):  # type: ignore[misc]
             ),
         )
 
+    def query_client(self, client_id: str) -> _Client | None:
+        return _Client(DAEMON) if client_id == DAEMON else None
+
     def save_token(self, token: dict[str, Any], request: OAuth2Request) -> None:
         self.tokens[token["access_token"]] = {
             "active": True,
-            "username": request.user,
+            "username": request.user or request.client.get_client_id(),
             "scope": token["scope"],
             "exp": int(time.time()) + LIFE_S,
         }
@@ -109,9 +134,11 @@ def main(port: int, pair: str, public: str) -> None:
         def do_POST(self) -> None:
             octets = self.rfile.read(int(self.headers["Content-Length"]))
             form = dict(parse_qsl(octets.decode()))
-            if self.path.startswith("/introspect"):
+            if self.path == "/introspect":
                 found = server.tokens.get(form.get("token", ""), {"active": False})
                 status, body = 200, json.dumps(found).encode()
+            elif self.path != "/token":
+                status, body = 404, b"{}"
             else:
                 status, body = server.create_token_response(("POST", url, form))
             self.send_response(status)
@@ -128,13 +155,13 @@ def main(port: int, pair: str, public: str) -> None:
     web.serve_forever()
 
 
-class Assertions:
+class MachineTokens:
     """Running between `with` and its end."""
 
     def __init__(self, directory: Path, certificate: Path, key: Path, public: Path) -> None:
         """A certificate of 127.0.0.1, and the public key (PEM) of the service account."""
         self._directory = directory
-        self._pair = directory / "assertions.pem"
+        self._pair = directory / "machine.pem"
         self._pair.write_bytes(key.read_bytes() + certificate.read_bytes())
         self._public = public
         self.port = free_port()
@@ -144,8 +171,8 @@ class Assertions:
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Assertions:
-        words = ["-m", "tests.support.assertions", str(self.port), self._pair, self._public]
+    def __enter__(self) -> MachineTokens:
+        words = ["-m", "tests.support.machine_tokens", str(self.port), self._pair, self._public]
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *words],
@@ -169,7 +196,7 @@ class Assertions:
 
     @property
     def _log(self) -> Path:
-        return self._directory / "assertions.log"
+        return self._directory / "machine.log"
 
     def log_text(self) -> str:
         """All it has logged so far."""
