@@ -19,15 +19,15 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl
 
-from authlib.oauth2.rfc6749 import (
+from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]
     AuthorizationServer,
     ClientCredentialsGrant,
     ClientMixin,
     OAuth2Request,
 )
-from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
-from authlib.oauth2.rfc6750 import BearerTokenGenerator
-from authlib.oauth2.rfc7523 import JWTBearerGrant
+from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6750 import BearerTokenGenerator  # type: ignore[import-untyped]
+from authlib.oauth2.rfc7523 import JWTBearerGrant  # type: ignore[import-untyped]
 from joserfc.jwk import RSAKey
 
 from tests.support.ports import free_port
@@ -172,7 +172,10 @@ class MachineTokens:
         return f"https://127.0.0.1:{self.port}"
 
     def __enter__(self) -> MachineTokens:
-        words = ["-m", "tests.support.machine_tokens", str(self.port), self._pair, self._public]
+        words = [
+            *("-m", "tests.support.machine_tokens"),
+            *(str(self.port), str(self._pair), str(self._public)),
+        ]
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *words],

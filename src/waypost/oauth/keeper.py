@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from waypost.errors import TemporaryError
@@ -185,12 +186,14 @@ class TokenKeeper:
 
     async def _note_loss(self, kept: Kept, why: str) -> Kept:
         since = time.time() if kept.loss is None else kept.loss.since
-        self._kept = Kept(kept.tokens, Loss(since, why))
+        self._kept = replace(kept, loss=Loss(since, why))
         if self._watcher is not None:
             if kept.loss is None:
                 # Told before it is written: a crash in between tells it twice, not never.
                 await self._watcher.lost(why)
-            await self._write(self._kept)
+            if not kept.is_foreign:
+                # Else a slip in the configuration would cost the login it hides.
+                await self._write(self._kept)
         return self._kept
 
     async def _write(self, kept: Kept) -> None:

@@ -40,6 +40,7 @@ class Kept:
 
     tokens: Tokens | None = None  # None: there are none that fit the settings
     loss: Loss | None = None  # None: the server has refused nothing
+    is_foreign: bool = False  # the file holds what other settings got: not to be written over
 
 
 class Stamp(NamedTuple):
@@ -81,7 +82,7 @@ class TokenFile:
         except ValueError as error:
             raise TokenTrouble(f"{self.path} is no token file; log in again") from error
         if not isinstance(content, dict) or content.get("owner") != self._owner:
-            return Kept()
+            return Kept(is_foreign=True)
         try:
             return Kept(_tokens(content.get("tokens")), _loss(content.get("loss")))
         except (KeyError, TypeError, ValueError) as error:

@@ -250,7 +250,21 @@ def test_tokens_of_another_account_are_not_used(case: MakeCase, tmp_path: Path) 
         OAuthSettings(Grant.CODE, "me", "https://thief.example/token", "client"),
         OAuthSettings(Grant.CODE, "me", SETTINGS.token_url, "other"),
     ):
-        assert TokenFile(tmp_path / "tokens", "r", changed).read() == Kept()
+        assert TokenFile(tmp_path / "tokens", "r", changed).read() == Kept(is_foreign=True)
+
+
+def test_a_slip_in_the_settings_costs_no_login(case: MakeCase, tmp_path: Path) -> None:
+    made = case(GrantRefused("invalid_grant", ""))
+    made.file.write(Kept(tokens("a")))
+    mine = made.file
+    slip = OAuthSettings(Grant.CODE, "me", SETTINGS.token_url, "slip")
+    made.file = TokenFile(tmp_path / "tokens", "r", slip)
+    with pytest.raises(LoginLost):
+        asyncio.run(made.another().access_token())
+    assert made.watcher.heard == ["lost invalid_grant"]
+    kept = mine.read().tokens
+    assert kept is not None
+    assert kept.access == Secret("a")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"owner": 1}', "\x00"])
@@ -259,7 +273,7 @@ def test_a_file_that_is_none(case: MakeCase, text: str) -> None:
     made.file.write(Kept(tokens("a")))
     made.file.path.write_text(text)
     if text.startswith(("[", '{"')):
-        assert made.file.read() == Kept()
+        assert made.file.read() == Kept(is_foreign=True)
         return
     with pytest.raises(TokenTrouble, match="log in again"):
         made.file.read()
