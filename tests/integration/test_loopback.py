@@ -50,6 +50,7 @@ def test_the_browser_that_was_sent(redirect: str) -> None:
                 assert await asyncio.to_thread(visit, url) == 404
             await asyncio.to_thread(noise, port, b"\x16\x03\x01\x00\xff" * 100)
             await asyncio.to_thread(noise, port, b"GET / HTTP/1.1\r\n")
+            await asyncio.to_thread(noise, port, b"GET //[ HTTP/1.1\r\nHost: x\r\n\r\n")
             assert not waiting.done()
             url = f"{loopback.url}?state=s-1&code=c-1"
             assert await asyncio.to_thread(visit, url) == 200

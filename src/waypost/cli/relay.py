@@ -45,6 +45,7 @@ from waypost.oauth.settings import Grant, OAuthSettings
 from waypost.oauth.store import Kept
 from waypost.routing.hops import Relay
 from waypost.routing.targets import Target
+from waypost.smtp.auth import Secret
 
 # A person may take so long with a browser.
 PATIENCE_S = 900.0
@@ -112,8 +113,16 @@ def _login(parsed: argparse.Namespace) -> int:
         complain(f"relay {relay.name} has no authorization_url; leave --paste out")
         return EXIT_USAGE
     try:
+        # Before there is a loop: it would not let go of a terminal that is being read.
+        pasted = _pasted(oauth, parsed.port) if parsed.paste else None
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_get_tokens(settings, relay, oauth, parsed, wants_device=wants_device))
+            runner.run(
+                _get_tokens(
+                    *(settings, relay, oauth, pasted),
+                    port=parsed.port,
+                    wants_device=wants_device,
+                )
+            )
     except GrantRefused as error:
         complain(f"the login was refused: {error}")
         return EXIT_NO
@@ -129,8 +138,9 @@ async def _get_tokens(
     settings: Settings,
     relay: Relay,
     oauth: OAuthSettings,
-    parsed: argparse.Namespace,
+    pasted: tuple[Attempt, Secret] | None,
     *,
+    port: int,
     wants_device: bool,
 ) -> None:
     credentials = _transport(settings).credentials
@@ -139,10 +149,10 @@ async def _get_tokens(
         tokens = await endpoint.renewed(None)
     elif wants_device:
         tokens = await _by_device(endpoint)
-    elif parsed.paste:
-        tokens = await _by_paste(endpoint, parsed.port)
+    elif pasted is not None:
+        tokens = await endpoint.exchange(*pasted)
     else:
-        tokens = await _by_browser(endpoint, parsed.port)
+        tokens = await _by_browser(endpoint, port)
     file = credentials.file(relay, oauth)
     async with file.alone():
         await asyncio.to_thread(file.write, Kept(tokens))
@@ -183,18 +193,18 @@ async def _by_browser(endpoint: TokenEndpoint, port: int) -> Tokens:
         loopback.close()
 
 
-async def _by_paste(endpoint: TokenEndpoint, port: int) -> Tokens:
-    redirect = endpoint.settings.redirect_url
+def _pasted(oauth: OAuthSettings, port: int) -> tuple[Attempt, Secret]:
+    """The code of a login somewhere else. Raises GrantRefused."""
+    redirect = oauth.redirect_url
     if port:
         host, slash, path = redirect.removeprefix("http://").partition("/")
         redirect = f"http://{host}:{port}{slash}{path}"
     attempt = Attempt.begin(redirect)
-    say(f"Log in as {endpoint.settings.account}: open this in a browser anywhere:")
-    say(attempt.url(endpoint.settings))
+    say(f"Log in as {oauth.account}: open this in a browser anywhere:")
+    say(attempt.url(oauth))
     say("It ends at a page that cannot be shown. Paste the address of that page here:")
     sys.stdout.flush()
-    returned = await asyncio.to_thread(sys.stdin.readline)
-    return await endpoint.exchange(attempt, attempt.code_of(returned))
+    return attempt, attempt.code_of(sys.stdin.readline())
 
 
 # list

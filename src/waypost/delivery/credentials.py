@@ -5,6 +5,7 @@ alive (oauth/keeper).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ class Credentials:
         self._log = log
         self._on_login = on_login
         self._relays = {relay.name: relay for relay in relays}
+        self._configured = asyncio.Event()
         self._keepers: dict[tuple[str, OAuthSettings], TokenKeeper] = {}
 
     def configure(self, relays: Sequence[Relay]) -> None:
@@ -51,6 +53,9 @@ class Credentials:
         self._relays = {relay.name: relay for relay in relays}
         wanted = {(relay.name, relay.oauth) for relay in relays}
         self._keepers = {key: keeper for key, keeper in self._keepers.items() if key in wanted}
+        for keeper in self._keepers.values():
+            keeper.ask_again()
+        self._configured.set()
 
     async def login(self, relay: Relay) -> Login | None:
         """The login of a new session; None: nobody logs in there.
@@ -82,11 +87,14 @@ class Credentials:
         return await self._keeper(relay, relay.oauth).another_than(login.password)
 
     async def keep(self) -> None:
-        """Until cancelled: use each login now and then, mail or not."""
+        """Until cancelled: use each login now and then, mail or not, and after a reload."""
         while True:
+            self._configured.clear()
             for relay in list(self._relays.values()):
                 await self.look_after(relay)
-            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._configured.wait()
 
     async def look_after(self, relay: Relay) -> None:
         """See what became of a login; trouble is told elsewhere, or passes."""

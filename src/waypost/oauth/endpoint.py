@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from waypost.errors import ConnectForbidden
 from waypost.http.client import HttpClient, HttpResponse
 from waypost.http.url import Url
 from waypost.oauth import messages
@@ -91,18 +92,22 @@ class TokenEndpoint:
         )
 
     async def _ask(self, url: str, fields: dict[str, str]) -> HttpResponse:
-        return await self._http.fetch(
-            "POST",
-            url,
-            headers={
-                "Content-Type": "application/x-www-form-urlencoded",
-                "Accept": "application/json",
-            },
-            body=urlencode(fields).encode(),
-            ca=self.settings.ca,
-            limit_bytes=LIMIT_BYTES,
-            timeout_s=TIMEOUT_S,
-        )
+        try:
+            return await self._http.fetch(
+                "POST",
+                url,
+                headers={
+                    "Content-Type": "application/x-www-form-urlencoded",
+                    "Accept": "application/json",
+                },
+                body=urlencode(fields).encode(),
+                ca=self.settings.ca,
+                limit_bytes=LIMIT_BYTES,
+                timeout_s=TIMEOUT_S,
+            )
+        except ConnectForbidden as error:
+            # A name service that answers 0.0.0.0 is no reason to send mail back.
+            raise TokenTrouble(f"{Url.parse(url).authority}: {error}") from error
 
 
 class ServiceKey(NamedTuple):

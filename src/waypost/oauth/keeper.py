@@ -129,6 +129,10 @@ class TokenKeeper:
             if time.time() - kept.tokens.obtained_at > IDLE_S:
                 await self.access_token(kept.tokens.access)
 
+    def ask_again(self) -> None:
+        """Something was mended, perhaps: whatever the server said last, it may be asked."""
+        self._asked_at = 0.0
+
     async def settle(self) -> None:
         """Wait for a refresh under way: a token that was replaced at the server must be kept."""
         if self._refreshing is not None:

@@ -68,7 +68,7 @@ class Loopback:
         try:
             async with asyncio.timeout(_REQUEST_S):
                 await self._answer(reader, writer)
-        except (OSError, TimeoutError, h11.ProtocolError):
+        except (OSError, TimeoutError, ValueError, h11.ProtocolError):
             pass  # no browser of ours; whoever it was has gone, or is sent away
         finally:
             writer.close()

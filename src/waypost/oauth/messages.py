@@ -109,7 +109,10 @@ class Attempt:
 
     def code_of(self, returned: str) -> Secret:
         """The code in the URL the person was sent back to. Raises GrantRefused."""
-        fields = parse_qs(urlsplit(returned.strip()).query)
+        try:
+            fields = parse_qs(urlsplit(returned.strip()).query)
+        except ValueError as error:
+            raise GrantRefused("code", f"this is no URL: {error}") from error
         if not secrets.compare_digest(fields.get("state", [""])[0].encode(), self.state.encode()):
             raise GrantRefused("state", "this answer belongs to another login; begin again")
         if "error" in fields:

@@ -103,6 +103,7 @@ class TokenFile:
         try:
             self._make_directory()
             replace_file(self.path, json.dumps(content, indent=1).encode() + b"\n", 0o600)
+            self._hand_over(self.path)
         except OSError as error:
             raise TokenTrouble(f"{self.path} cannot be written: {error.strerror}") from error
 
@@ -110,7 +111,14 @@ class TokenFile:
         directory = self.path.parent
         if not directory.is_dir():
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._hand_over(directory)
             sync_directory(directory.parent)
+
+    def _hand_over(self, path: Path) -> None:
+        """Give what root makes, logging in, to whom the data directory belongs: the hub's user."""
+        if os.geteuid() == 0:
+            owner = self.path.parent.parent.stat()
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -120,7 +128,8 @@ class TokenFile:
         lock = self.path.with_suffix(".lock")
         try:
             await asyncio.to_thread(self._make_directory)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._hand_over(lock)
         except OSError as error:
             raise TokenTrouble(f"{lock} cannot be opened: {error.strerror}") from error
         try:

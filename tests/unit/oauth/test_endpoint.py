@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from waypost.errors import ConnectForbidden
 from waypost.http.client import HttpResponse
 from waypost.oauth import endpoint as module
 from waypost.oauth.endpoint import TokenEndpoint, read_service_key
@@ -24,13 +25,16 @@ CODE = DeviceCode(Secret("d-1"), "AB", "https://x.example", None, 60.0, 5.0)
 class Web:
     """Stands in for HttpClient."""
 
-    def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
+    def __init__(self, *answers: tuple[int, dict[str, Any]] | Exception) -> None:
         self._answers = list(answers)
         self.asked: list[dict[str, list[str]]] = []
 
     async def fetch(self, method: str, url: str, *, body: bytes, **_: Any) -> HttpResponse:
         self.asked.append(parse_qs(body.decode()))
-        status, content = self._answers.pop(0)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        status, content = answer
         return HttpResponse(status, {}, json.dumps(content).encode())
 
 
@@ -70,6 +74,14 @@ def test_late(waited: list[float]) -> None:
     with pytest.raises(TokenTrouble, match="in time"):
         asyncio.run(endpoint.device_tokens(CODE))
     assert sum(waited) < CODE.lives_s
+
+
+def test_what_the_gate_refuses_is_trouble_that_passes() -> None:
+    """Mail waits: a sinkhole in DNS is no word of the token server's."""
+    web = Web(ConnectForbidden("0.0.0.0 is unspecified"))
+    settings = OAuthSettings(Grant.CLIENT_CREDENTIALS, "me", SETTINGS.token_url, "client")
+    with pytest.raises(TokenTrouble, match=r"token\.example: 0\.0\.0\.0 is unspecified"):
+        asyncio.run(TokenEndpoint(settings, web).renewed(None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,14 @@ def test_what_the_browser_comes_back_with() -> None:
     assert attempt.code_of(f" {back}&code=c%2F1\n").revealed == "c/1"
     with pytest.raises(GrantRefused, match="access_denied: The user said no"):
         attempt.code_of(f"{back}&error=access_denied&error_description=The+user%0asaid+no")
-    for wrong in (f"{back}x&code=c", "http://127.0.0.1:4000/?code=c", "", "nonsense", "[::1"):
-        with pytest.raises((GrantRefused, ValueError)):
+    for wrong in (
+        f"{back}x&code=c",
+        "http://127.0.0.1:4000/?code=c",
+        "",
+        "nonsense",
+        "http://[::1",
+    ):
+        with pytest.raises(GrantRefused):
             attempt.code_of(wrong)
     with pytest.raises(GrantRefused, match="no code"):
         attempt.code_of(back)
