@@ -71,21 +71,24 @@ class TokenKeeper:
         self._stamp: Stamp | None = None  # None: nothing was read
         self._kept: Kept | None = None  # None: as above
         self._is_unwritten = False
+        # What was read must not come after what has been learnt meanwhile.
+        self._changing = asyncio.Lock()
         self._refreshing: asyncio.Task[Kept] | None = None  # None: nobody does
         self._asked_at = 0.0  # UTC epoch seconds; when the endpoint was asked last
         self._trouble: TemporaryError | None = None  # None: it answered
 
     async def kept(self) -> Kept:
         """What is known now, from the file where that has changed. Raises TemporaryError."""
-        if self._is_unwritten and self._kept is not None:
-            await self._write(self._kept)
-        stamp, found = await asyncio.to_thread(self._read)
-        if found is None or self._is_unwritten:
-            assert self._kept is not None  # the file is as it was read
-            return self._kept
-        self._stamp = stamp
-        self._trouble = None
-        return await self._learn(found)
+        async with self._changing:
+            if self._is_unwritten and self._kept is not None:
+                await self._write(self._kept)
+            stamp, found = await asyncio.to_thread(self._read)
+            if found is None or self._is_unwritten:
+                assert self._kept is not None  # the file is as it was read
+                return self._kept
+            self._stamp = stamp
+            self._trouble = None
+            return await self._learn(found)
 
     async def access_token(self, refused: Secret | None = None) -> Secret:
         """A token that lives; `refused` is one that a host did not take.
@@ -176,17 +179,19 @@ class TokenKeeper:
             try:
                 tokens = await self._endpoint.renewed(found)
             except GrantRefused as error:
-                return await self._note_loss(kept, str(error))
+                async with self._changing:
+                    return await self._note_loss(kept, str(error))
             except TemporaryError as error:
                 self._trouble = error
                 return kept
-            self._trouble = None
-            # In memory first: should the disk be full, there is no other copy.
-            self._kept = Kept(tokens)
-            await self._write(self._kept)
-            if kept.loss is not None and self._watcher is not None:
-                await self._watcher.back()
-            return self._kept
+            async with self._changing:
+                self._trouble = None
+                # In memory first: should the disk be full, there is no other copy.
+                self._kept = Kept(tokens)
+                await self._write(self._kept)
+                if kept.loss is not None and self._watcher is not None:
+                    await self._watcher.back()
+                return self._kept
 
     async def _note_loss(self, kept: Kept, why: str) -> Kept:
         since = time.time() if kept.loss is None else kept.loss.since
