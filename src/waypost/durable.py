@@ -22,8 +22,17 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, octets: bytes, mode: int) -> None:
-    """Replace a file by a whole one of that mode, durably. Raises OSError; blocks."""
+def write_secret(path: Path, octets: bytes) -> None:
+    """Replace a file that only its owner may read, durably. Raises OSError."""
+    _write(path, octets, 0o600)
+
+
+def write_public(path: Path, octets: bytes) -> None:
+    """Replace a file everybody may read, durably. Raises OSError."""
+    _write(path, octets, 0o644)
+
+
+def _write(path: Path, octets: bytes, mode: int) -> None:
     new = path.with_name(f".{path.name}.new")
     # What lies there was left by a power cut, or by somebody who would like to read along.
     new.unlink(missing_ok=True)

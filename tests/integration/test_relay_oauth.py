@@ -459,6 +459,14 @@ def test_nobody_has_logged_in_yet(world: World, start_hub: StartHub) -> None:
     hub.wait_for_mail("postmaster", 2)
 
 
+def test_another_relay_meanwhile(world: World, start_hub: StartHub) -> None:
+    first = world.relay("first", "code", 'fallback = "second"\n')
+    hub = start_hub(retry(1) + first + world.relay("second", "client_credentials"))
+    send(hub, "first", "by another relay")
+    arrives(world, hub, "by another relay")
+    assert b"login of relay first is lost" in hub.wait_for_mail("postmaster")[0]
+
+
 # relay test.
 
 
@@ -577,6 +585,9 @@ def test_presets_stand_in_for_keys(tmp_path: Path) -> None:
     assert (google["grant"], google["login"]) == ("code", "missing")
     assert (plain["auth"], plain["grant"], plain["login"]) == ("plain", None, "password")
     assert (microsoft["port"], microsoft["grant"]) == (25, "device")
+    assert google["limits"]["messages_per_day"] == 500
+    assert microsoft["limits"]["connections"] == 3
+    assert b"3 at once, 30/min" in hub.run("relay", "list").stdout
     shown = hub.run("config", "show").stdout.decode()
     assert "https://login.microsoftonline.com/plant.example/oauth2/v2.0/token" in shown
 

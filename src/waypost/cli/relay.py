@@ -7,6 +7,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -229,11 +230,12 @@ def _list(parsed: argparse.Namespace) -> int:
                 row["tls"],
                 row["auth"] or "-",
                 row["account"] or "-",
+                _limits_in_words(row["limits"]),
                 _state_in_words(row),
             ]
             for row in rows
         ],
-        ["relay", "host", "tls", "auth", "account", "login"],
+        ["relay", "host", "tls", "auth", "account", "limits", "login"],
     )
     return EXIT_YES
 
@@ -256,6 +258,8 @@ async def _row(relay: Relay, credentials: Credentials) -> dict[str, Any]:
         "expires_at": None,
         "why": None,
         "alarm": None if relay.alarm is None else str(relay.alarm),
+        "limits": asdict(relay.pace),
+        "fallback": relay.fallback,
     }
     try:
         kept = await credentials.kept(relay)
@@ -270,6 +274,12 @@ async def _row(relay: Relay, credentials: Credentials) -> dict[str, Any]:
         return {**row, "login": "missing" if needs_login else "not asked yet"}
     state = "token" if time.time() < kept.tokens.expires_at else "expired"
     return {**row, "login": state, "expires_at": kept.tokens.expires_at}
+
+
+def _limits_in_words(limits: dict[str, int | None]) -> str:
+    units = {"connections": "at once", "messages_per_minute": "/min", "messages_per_day": "/day"}
+    given = [f"{limits[name]} {unit}" for name, unit in units.items() if limits[name] is not None]
+    return ", ".join(given).replace(" /", "/") or "-"
 
 
 def _state_in_words(row: dict[str, Any]) -> str:

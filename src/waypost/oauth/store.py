@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from waypost.durable import replace_file, sync_directory
+from waypost.durable import sync_directory, write_secret
 from waypost.oauth.messages import Tokens, TokenTrouble
 from waypost.oauth.settings import OAuthSettings
 from waypost.smtp.auth import Secret
@@ -102,7 +102,7 @@ class TokenFile:
             content["loss"] = {"since": kept.loss.since, "why": kept.loss.why}
         try:
             self._make_directory()
-            replace_file(self.path, json.dumps(content, indent=1).encode() + b"\n", 0o600)
+            write_secret(self.path, json.dumps(content, indent=1).encode() + b"\n")
             self._hand_over(self.path)
         except OSError as error:
             raise TokenTrouble(f"{self.path} cannot be written: {error.strerror}") from error

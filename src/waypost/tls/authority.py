@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from waypost.durable import replace_file
+from waypost.durable import write_public, write_secret
 from waypost.errors import WaypostError
 from waypost.mail.address import IPAddress
 from waypost.net.special import IPNetwork
@@ -260,13 +260,3 @@ def _key_pem(key: PrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def write_secret(path: Path, octets: bytes) -> None:
-    """Replace a file that only its owner may read, durably. Raises OSError."""
-    replace_file(path, octets, 0o600)
-
-
-def write_public(path: Path, octets: bytes) -> None:
-    """Replace a file everybody may read, durably. Raises OSError."""
-    replace_file(path, octets, 0o644)

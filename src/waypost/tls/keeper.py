@@ -17,14 +17,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from waypost.durable import write_public, write_secret
 from waypost.errors import WaypostError
 from waypost.tls.authority import (
     Authority,
     Subjects,
     is_due,
     subjects_of,
-    write_public,
-    write_secret,
 )
 from waypost.tls.settings import Profile, TlsSettings
 
