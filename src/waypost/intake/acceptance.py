@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
-from waypost.errors import QueueFull, StoreLost, TemporaryError
+from waypost.errors import AddressError, QueueFull, StoreLost, TemporaryError
 from waypost.intake.logins import Logins
 from waypost.intake.senders import LiteralSender, SenderPolicy, judge_literal
 from waypost.mail import reply as replies
-from waypost.mail.address import Address, ip_text
+from waypost.mail.address import Address, AddressLiteral, ip_text, parse_literal
 from waypost.mail.authentication import AuthResult, results_field, results_text
 from waypost.mail.envelope import (
     Arrival,
@@ -32,13 +33,12 @@ from waypost.mail.message import (
     QueuedMessage,
     count_received,
     decoded_fields,
-    header_fields,
     header_section,
     received_field,
     trace_name,
 )
 from waypost.mail.reply import Reply
-from waypost.mail.submission import header_from, missing_fields
+from waypost.mail.submission import authors_of, missing_fields
 from waypost.net.interfaces import OwnAddresses
 from waypost.observe import Log
 from waypost.queue.spool import ContentWriter, InlineContent, Spool, StoredContent
@@ -222,7 +222,7 @@ class Acceptance:
         transaction.queue_id = self._store.next_id()
         transaction.writer = self._spool.create(transaction.queue_id, on_drained)
         transaction.filter = HeaderFilter(
-            self._name_on(transaction.arrival), without_bcc=transaction.is_submission
+            partial(self._is_our_name, transaction.arrival), without_bcc=transaction.is_submission
         )
         return replies.START_CONTENT
 
@@ -318,7 +318,9 @@ class Acceptance:
         now = time.time()
         arrival = transaction.arrival
         results = self._results(transaction, head)
-        added = results_field(self._name_on(arrival), results)
+        added = results_field(
+            self._name_on(arrival), results, smtputf8=transaction.envelope.smtputf8
+        )
         if transaction.is_submission:
             added += missing_fields(
                 head,
@@ -352,20 +354,32 @@ class Acceptance:
             is_eight_bit=writer.is_eight_bit,
             reports_allowed=transaction.reports_allowed,
             recipients=tuple(queued),
-            auth_results=results,
+            auth_results=results_text(results),
         )
 
-    def _results(self, transaction: Transaction, head: bytes) -> str:
+    def _results(self, transaction: Transaction, head: bytes) -> list[AuthResult]:
         """What was found of the sender, and of a literal that the header names as author."""
         results = transaction.results
         if self.senders.literal_sender is not LiteralSender.OFF and b"@[" in header_section(head):
-            for author in header_from(dict(header_fields(head)).get("from", b"")):
+            for author in authors_of(head):
                 found = judge_literal(
                     *(author, "header.from", transaction.arrival, self._own),
                     self.senders.vouchers,
                 )
                 results = results if found is None else [*results, found]
-        return results_text(results)
+        return results
+
+    def _is_our_name(self, arrival: Arrival, authserv_id: str) -> bool:
+        """True for whatever this hub calls itself in Authentication-Results, to any client."""
+        if authserv_id.lower() in ("localhost", (self.hostname or "").lower()):
+            return True
+        try:
+            literal = parse_literal(authserv_id)
+        except AddressError:
+            return False
+        if not isinstance(literal, AddressLiteral):
+            return False
+        return literal.ip == arrival.local_ip or literal.ip in self._own
 
     def _name_on(self, arrival: Arrival) -> str:
         """What the hub calls itself to this client."""
