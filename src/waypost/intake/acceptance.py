@@ -180,14 +180,22 @@ class Acceptance:
         mode = self.senders.literal_sender
         if reverse_path is None or mode is LiteralSender.OFF:
             return None
-        found = judge_literal(
-            reverse_path, "smtp.mailfrom", arrival, self._own, self.senders.vouchers
-        )
+        found = self._judge_literal(arrival, reverse_path, "smtp.mailfrom")
         if found is not None:
             results.append(found)
             if found.result == "fail" and mode is LiteralSender.PROVE:
                 return replies.LITERAL_NOT_PROVEN
         return None
+
+    def _judge_literal(self, arrival: Arrival, address: Address, where: str) -> AuthResult | None:
+        if not isinstance(address.domain, AddressLiteral):
+            return None
+        return judge_literal(
+            *(address, where, arrival),
+            own=self._own,
+            vouchers=self.senders.vouchers,
+            is_theirs=self._is_theirs(arrival, address),
+        )
 
     def _is_theirs(self, arrival: Arrival, address: Address) -> bool:
         """True for an address of whoever is logged in."""
@@ -362,10 +370,7 @@ class Acceptance:
         results = transaction.results
         if self.senders.literal_sender is not LiteralSender.OFF and b"@[" in header_section(head):
             for author in authors_of(head):
-                found = judge_literal(
-                    *(author, "header.from", transaction.arrival, self._own),
-                    self.senders.vouchers,
-                )
+                found = self._judge_literal(transaction.arrival, author, "header.from")
                 results = results if found is None else [*results, found]
         return results
 

@@ -29,11 +29,18 @@ class SenderPolicy:
 
 
 def judge_literal(
-    address: Address, where: str, arrival: Arrival, own: OwnAddresses, vouchers: Networks
+    address: Address,
+    where: str,
+    arrival: Arrival,
+    *,
+    own: OwnAddresses,
+    vouchers: Networks,
+    is_theirs: bool,
 ) -> AuthResult | None:
     """Whether a sender at a literal is who it says; None: its domain is no literal.
 
-    `where` it stands: smtp.mailfrom or header.from (RFC 8601 §2.2).
+    `where` it stands: smtp.mailfrom or header.from (RFC 8601 §2.2); `is_theirs`: it is an address
+    of whoever is logged in.
     pass: the client is that host, or somebody whose word counts says so. neutral: the literal is
     ours, and the client one we trust. fail: anything else.
     """
@@ -46,7 +53,7 @@ def judge_literal(
         result, reason = "pass", ""
     elif is_here and ip in own:
         result, reason = "pass", "by a program of that host"
-    elif arrival.login is not None:
+    elif is_theirs:
         result, reason = "pass", "by a login"
     elif client is None or client in vouchers:
         result, reason = "pass", "by a hub whose word counts"
