@@ -199,7 +199,7 @@ class Acceptance:
 
     def _is_theirs(self, arrival: Arrival, address: Address) -> bool:
         """True for an address of whoever is logged in."""
-        account = None if arrival.login is None else self._logins.accounts.find(arrival.login)
+        account = None if arrival.login is None else self._logins.account_of(arrival.login)
         if account is None:
             return False
         return account.may_use(address) or self.table.reaches(address, account.name, arrival)

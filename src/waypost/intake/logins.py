@@ -104,6 +104,14 @@ class Logins:
             verifying.add_done_callback(self._verifying.discard)
             verifying.add_done_callback(partial(self._done, judged, answer))
 
+    def account_of(self, login: str) -> Account | None:
+        """The account that somebody is logged in with; None: it was removed since."""
+        account = self.accounts.find(login)
+        if account is not None and folded(account.name) == folded(login):
+            return account
+        # Some only the verifier knows.
+        return None if self.verifier is None else Account(login)
+
     def _keys_of(self, name: str) -> ScramKeys:
         # A session may outlive a password: asked are the accounts there are now.
         return self.accounts.keys_of(name)

@@ -296,6 +296,19 @@ def test_a_session_older_than_a_password_does_not_know_the_old_one(bench: Bench)
     logins.close()
 
 
+def test_a_removed_account_is_not_taken_for_another(bench: Bench) -> None:
+    """By its name with a domain "ann" could log in; what is open is no session of hers."""
+    logins = Logins(Accounts([Account("ann"), Account("ann@phone")]), bench.log)
+    assert logins.account_of("ann@phone") is logins.accounts.find("ann@phone")
+    logins.accounts = Accounts([Account("ann")])
+    assert logins.account_of("ann") is not None
+    assert logins.account_of("ann@phone") is None
+    # With tokens there are accounts that nobody has set up.
+    logins.verifier = Verifier()
+    assert logins.account_of("ann@phone") == Account("ann@phone")
+    logins.close()
+
+
 def test_the_end_while_passwords_are_checked(bench: Bench) -> None:
     """Those that wait are never answered, which ends with their sessions; nothing hangs."""
 
