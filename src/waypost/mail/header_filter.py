@@ -71,7 +71,7 @@ class HeaderFilter:
             # Nearly always there is nothing to take out, and all of the header in one piece.
             is_whole = content.startswith(b"\r\n")
             end = 0 if is_whole else content.find(b"\n\r\n") + 1
-            if _SUSPECT_LINE.search(content, 0, end or len(content)) is None and (is_whole or end):
+            if is_whole or (end and _SUSPECT_LINE.search(content, 0, end) is None):
                 self._held = b""
                 self._is_done = True
                 return content

@@ -42,15 +42,18 @@ def missing_fields(
 def authors_of(head: bytes) -> list[Address]:
     """The addresses of From, and of each where there are several, which RFC 5322 forbids.
 
-    A field that cannot be read, or is too long to be read now, has none.
+    A field that cannot be read has none; nor has what is beyond MAX_DECODED octets of them.
     """
-    values = [value for name, value in header_fields(head) if name == "from"]
-    return [author for value in values for author in _addresses(value)]
+    authors: list[Address] = []
+    left = MAX_DECODED
+    for name, value in header_fields(head):
+        if name == "from" and len(value) <= left:
+            left -= len(value)
+            authors += _addresses(value)
+    return authors
 
 
 def _addresses(value: bytes) -> list[Address]:
-    if len(value) > MAX_DECODED:
-        return []
     try:
         found = parse_address_list(value.decode("utf-8", "replace"))
     except AddressError:

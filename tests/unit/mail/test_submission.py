@@ -97,6 +97,13 @@ def test_authors() -> None:
     ]
 
 
+def test_authors_without_end() -> None:
+    """What is read has an end, for one field and for all of them."""
+    field = b"From: a@[192.0.2.1]\r\n"
+    assert 100 < len(authors_of(field * 3_000)) < 400
+    assert authors_of(b"From: " + b"a@[192.0.2.1]," * 3_000 + b"\r\n") == []
+
+
 def test_a_field_of_very_many_lines_takes_no_longer_than_as_many_fields() -> None:
     """Everybody waits for it: its lines are joined once."""
     count = 100_000
