@@ -270,7 +270,7 @@ class Hub:
         self._senders = Senders(
             settings.senders,
             own=self._own,
-            accounts=lambda: self._logins.accounts,
+            account_of=self._logins.account_of,
             table=lambda: self._table,
         )
         self._acceptance = Acceptance(
@@ -472,10 +472,10 @@ class Hub:
 
     async def _shut_down(self) -> None:
         await self._control.close()
-        self._logins.close()
         # What nobody can write down any more need not be waited for.
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
         await asyncio.gather(*(listener.drain(limit_s) for listener in self._listeners))
+        self._logins.close()
         for task in self._background:
             task.cancel()
         await self._dispatcher.drain(limit_s)
