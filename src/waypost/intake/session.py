@@ -357,7 +357,6 @@ class IncomingSession(asyncio.Protocol):
             return
         self._transport = transport
         self._tls = _negotiated(transport)
-        self._arrival = None
         self._is_paused = False
         self._arrival = None  # neither who it was nor how it came holds any more
         self._session.encrypted()
