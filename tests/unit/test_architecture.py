@@ -26,7 +26,11 @@ MAY_CONNECT = {
     ): "a UDP socket asks the kernel for our address; no packet is sent",
     ("control.py", "connect"): "the hub's own Unix socket",
 }
-GOES_THROUGH_THE_GATE = {"delivery/smtp.py", "check/probe.py"}  # with gate.connect()
+GOES_THROUGH_THE_GATE = {
+    "delivery/smtp.py",
+    "check/probe.py",
+    "http/client.py",
+}  # with gate.connect()
 # dnspython opens its own sockets, to the servers the operator named; nobody else may use it.
 MAY_IMPORT_DNSPYTHON = {"dns/caching.py"}
 CONNECTING = {

@@ -6,11 +6,11 @@ What a host is reached by is looked up here; whether it may be connected to is t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from itertools import islice, zip_longest
+from itertools import islice
 
+from waypost.dns.addresses import interleaved
 from waypost.dns.resolver import Answer, MailExchange, Resolver, ResolverUnavailable
 from waypost.mail.address import IPAddress
 
@@ -86,14 +86,6 @@ async def _exchange(resolver: Resolver, preference: int, host: str) -> Exchange:
             addresses |= dict.fromkeys(answer.records[:MAX_ADDRESSES])
             is_alias = is_alias or _is_alias(answer, host)
     return Exchange(preference, host, tuple(interleaved(addresses)), trouble, is_alias)
-
-
-def interleaved(addresses: Iterable[IPAddress]) -> list[IPAddress]:
-    """IPv6 and IPv4 in turn, IPv6 first (RFC 8305 §4): a dead family costs one try, not all."""
-    known = list(addresses)
-    six = [ip for ip in known if ip.version == 6]
-    four = [ip for ip in known if ip.version == 4]
-    return [ip for pair in zip_longest(six, four) for ip in pair if ip is not None]
 
 
 def _is_alias(answer: Answer[IPAddress], host: str) -> bool:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from waypost.dns.addresses import addresses_of
 from waypost.dns.resolver import Resolver
 from waypost.errors import NoWay
 from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop
-from waypost.routing.exchanges import Exchange, exchanges_of, interleaved
+from waypost.routing.exchanges import Exchange, exchanges_of
 from waypost.routing.targets import HostPort, UnixPath
 from waypost.smtp.auth import Secret
 
@@ -130,15 +131,7 @@ async def _host(host: AddressLiteral | Domain, port: int, resolver: Resolver) ->
     """
     if isinstance(host, AddressLiteral):
         return Host((Hop(str(host), host.ip, port),))
-    answers = await asyncio.gather(
-        resolver.ipv6(host.ascii), resolver.ipv4(host.ascii), return_exceptions=True
-    )
-    addresses = [
-        ip for answer in answers if not isinstance(answer, BaseException) for ip in answer.records
-    ]
+    addresses = await addresses_of(resolver, host.ascii)
     if not addresses:
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
         raise NoWay(451, f"{host} has no address", (4, 4))
-    return Host(tuple(Hop(host.ascii, ip, port) for ip in interleaved(addresses)))
+    return Host(tuple(Hop(host.ascii, ip, port) for ip in addresses))
