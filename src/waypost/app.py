@@ -8,6 +8,7 @@ import gc
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_address
@@ -23,20 +24,23 @@ from waypost.check.probe import Prober
 from waypost.check.standing import Standings
 from waypost.config.settings import Settings, load_settings
 from waypost.control import ControlServer
+from waypost.delivery.demands import Demands
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport, mailbox_names
 from waypost.delivery.reject import RejectTransport
+from waypost.delivery.securing import Alarm, Securing
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.transport import Transport
 from waypost.dispatch.dispatcher import Dispatcher
+from waypost.dispatch.notices import notice
 from waypost.dispatch.reports import Reporter
 from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.smtp_listener import SmtpListener, split_bind
-from waypost.mail.address import IPAddress
+from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
 from waypost.net.gate import Gate
@@ -47,8 +51,11 @@ from waypost.queue.spool import FileContent, InlineContent, Spool
 from waypost.queue.sqlite import SqliteStore
 from waypost.queue.store import Action
 from waypost.routing.groups import DomainGroups
-from waypost.routing.mailboxes import MailboxNames
+from waypost.routing.mailboxes import HUB, POSTMASTER, MailboxNames
 from waypost.routing.table import RoutingTable
+from waypost.routing.targets import Target
+from waypost.tls.pins import Pin, Pins
+from waypost.tls.policy import TlsPolicy
 from waypost.tls.settings import LOOK_S, Profile
 
 if TYPE_CHECKING:
@@ -133,9 +140,34 @@ def smtp_settings(settings: Settings) -> SmtpSettings:
     )
 
 
-def make_smtp(settings: Settings, own: OwnAddresses, gate: Gate) -> SmtpTransport:
-    """The transport for mail on its way out."""
-    return SmtpTransport(gate, own, make_resolver(settings), smtp_settings(settings))
+def make_tls_policy(settings: Settings) -> TlsPolicy:
+    """What is asked of other hosts. Raises AuthorityError, OSError for a trusted authority that
+    cannot be read.
+    """
+    directory = settings.data_dir / "tls" / "trusted"
+    if not directory.exists():
+        return TlsPolicy(settings.tls.rules)
+    # cryptography takes a while to load, as dnspython does below.
+    from waypost.tls.trusted import trusted_files
+
+    trusted = [entry.authority for entry in trusted_files(directory)]
+    return TlsPolicy(settings.tls.rules, trusted)
+
+
+def make_pins(settings: Settings) -> Pins:
+    """The keys hosts are known by."""
+    return Pins(settings.data_dir / "tls" / "pins.db")
+
+
+def make_smtp(
+    settings: Settings, own: OwnAddresses, gate: Gate, alarm: Alarm | None = None
+) -> SmtpTransport:
+    """The transport for mail on its way out. Raises as `make_tls_policy`."""
+    return SmtpTransport(
+        *(gate, own, make_resolver(settings), smtp_settings(settings)),
+        Demands(make_tls_policy(settings)),
+        Securing(make_pins(settings), alarm),
+    )
 
 
 def make_mailbox_names(settings: Settings) -> MailboxNames:
@@ -244,7 +276,7 @@ class Hub:
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )
-        self._smtp = make_smtp(settings, self._own, self._gate)
+        self._smtp = make_smtp(settings, self._own, self._gate, self._pin_changed)
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
@@ -326,12 +358,13 @@ class Hub:
             return why
         try:
             await self._renew_certificates(settings)
+            policy = await asyncio.to_thread(make_tls_policy, settings)
         except (WaypostError, OSError) as error:
             self._log.event("reload-refused", why=error)
             return str(error)
-        return await self._apply(settings)
+        return await self._apply(settings, policy)
 
-    async def _apply(self, settings: Settings) -> str | None:
+    async def _apply(self, settings: Settings, policy: TlsPolicy) -> str | None:
         old = self._settings
         self._settings = settings
         if (old.follow_interfaces, old.extra_own) != (
@@ -352,6 +385,7 @@ class Hub:
         if old.dns_servers != settings.dns_servers:
             self._smtp.resolver = make_resolver(settings)
         self._smtp.settings = smtp_settings(settings)
+        self._smtp.demands.policy = policy
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
@@ -452,6 +486,27 @@ class Hub:
                 await self._renew_certificates(self._settings)
             except (WaypostError, OSError) as error:
                 self._log.event("certificate-trouble", why=error)
+
+    async def _pin_changed(self, pin: Pin) -> None:
+        """A host shows another key: say so to whoever reads the log, and to postmaster."""
+        self._log.event("pin-changed", place=pin.place, known=pin.key, offered=pin.offered)
+        target = self._mailboxes.find(POSTMASTER, HUB) or Target("mailbox", POSTMASTER)
+        here = self._settings.hostname
+        message = notice(
+            Address(POSTMASTER, AddressLiteral(_LOOPBACK[0]) if here is None else Domain(here)),
+            *(target, self._store.next_id(), time.time()),
+            f"{pin.place} shows another key",
+            [
+                f"{pin.place} shows another key than the one it is known by. Mail for it waits.",
+                f"Known: {pin.key}",
+                f"Shown now: {pin.offered}",
+                "If its certificate was made anew, or another device has its address now, accept"
+                " the new key:",
+                f"waypost tls pins accept '{pin.place}' --key {pin.offered}",
+                "If not, somebody else may answer there.",
+            ],
+        )
+        await self._store.accept(message)
 
     def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
         self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))

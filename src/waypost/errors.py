@@ -107,6 +107,7 @@ class PeerUnreachable(TemporaryError, ConnectionError):
         super().__init__(text)
         self.never_connected = never_connected  # True: other mail need not try this host now
         self.has_sent_content = has_sent_content  # True: the peer may have taken the message
+        self.status = (4, 1 if never_connected else 2)
 
 
 class PermanentError(WaypostError):

@@ -242,7 +242,7 @@ class _Reader:
                 self._fault(path, f"{given[0]} needs a username")
             elif relay["username"] is not None and len(given) != 1:
                 self._fault(path, "username needs either password or password_file")
-            elif relay["username"] is not None and relay["tls"] not in ("encrypt", "verify"):
+            elif relay["username"] is not None and relay["tls"] in ("none", "opportunistic"):
                 self._fault(path, 'a login needs tls = "verify", or "encrypt" at the least')
 
     def _check_targets(self, values: Values) -> None:
@@ -400,7 +400,9 @@ def _compose(
             for listener in values["listener"]
         )
         or DEFAULT_LISTENERS,
-        tls=TlsSettings(values["tls"]["certificate"], values["tls"]["key"]),
+        tls=TlsSettings(
+            values["tls"]["certificate"], values["tls"]["key"], values["tls"]["policy"]
+        ),
         limits=Limits(**values["limits"]),
         retry=RetrySettings(**values["retry"]),
         dns_servers=values["dns"]["servers"],

@@ -7,29 +7,28 @@ import errno
 import math
 import os
 import socket
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import NamedTuple
 
-from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsFirst
+from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsUnmet
+from waypost.delivery.demands import IN_CLEAR, Demand, Demands, Wanted
+from waypost.delivery.securing import Securing, described
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
-from waypost.mail.address import Domain, IPAddress
+from waypost.mail.address import AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, connect, connect_unix, origin_of
 from waypost.net.interfaces import OwnAddresses
 from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
-from waypost.routing.targets import Target, parse_next_hop
-from waypost.smtp.auth import Login
-from waypost.smtp.client import ClientSession, TlsNeed, Transaction
-from waypost.tls.contexts import client_context
+from waypost.routing.targets import Target, UnixPath, parse_next_hop
+from waypost.smtp.client import Transaction
+from waypost.tls.policy import Level
 
 CONNECT_S = 30.0
 # An idle connection is kept this long for the next message to the same host.
@@ -45,29 +44,18 @@ _MAY_NOT_LEAVE = failed("The message has bare CR or LF and cannot be sent on", (
 EYEBALL_S = 0.25
 
 
-# A host whose TLS is broken is spoken to in clear for this long, where that is allowed.
-WITHOUT_TLS_S = 3_600.0
-# A context is used for this long.
-CONTEXT_S = 3_600.0
-# RFC 8314 §3.3: TLS comes first there.
-SUBMISSIONS_PORT = 465
-
-_TLS_NEEDS = {
-    "none": TlsNeed.NONE,
-    "opportunistic": TlsNeed.OFFERED,
-    "encrypt": TlsNeed.REQUIRED,
-    "verify": TlsNeed.REQUIRED,
-}
-
-
 class _Way(NamedTuple):
     """How a job leaves, beside where to: what connections must share to be used again."""
 
     origin: Origin
     sources: tuple[IPAddress, ...]  # of ours to leave by, of either family; none: any
     is_lmtp: bool
-    relay: Relay | None  # whose TLS and login hold; None: neither is used
+    relay: Relay | None  # whose login and port count; None: no relay
+    demand: Demand  # of the host at hand
 
+
+# Where nothing is sent.
+_UNASKED = Demand(Level.NONE, "")
 
 _PoolKey = tuple[Hop, _Way]
 
@@ -86,7 +74,13 @@ class SmtpTransport:
     """The transport of ``smtp:``, ``lmtp:``, ``relay:`` and ``direct`` targets."""
 
     def __init__(
-        self, gate: Gate, own: OwnAddresses, resolver: Resolver, settings: SmtpSettings
+        self,
+        gate: Gate,
+        own: OwnAddresses,
+        resolver: Resolver,
+        settings: SmtpSettings,
+        demands: Demands,
+        securing: Securing,
     ) -> None:
         """`resolver` and `settings` may be replaced while running (reload)."""
         self._gate = gate
@@ -96,8 +90,8 @@ class SmtpTransport:
         self._idle: dict[_PoolKey, list[SmtpConnection]] = {}
         self._connections: set[SmtpConnection] = set()
         self._watch: asyncio.TimerHandle | None = None  # None: there is no connection
-        self._contexts: dict[tuple[bool, Path | None], tuple[float, ssl.SSLContext]] = {}
-        self._without_tls: dict[Hop, float] = {}  # monotonic, until when
+        self.demands = demands
+        self._securing = securing
 
     def destination(self, target: Target, recipient: QueuedRecipient) -> str:
         """See Transport: for ``direct`` the recipient's host decides."""
@@ -111,11 +105,17 @@ class SmtpTransport:
 
     async def deliver(self, job: DeliveryJob) -> list[Outcome]:
         """See Transport. Raises TemporaryError or PermanentError for the job as a whole."""
+        wanted = self._wanted(job)
         hosts = await self._hosts(job)
-        way = self._way(job)
         trouble: Exception | None = None
         refusal: tuple[Hop, Reply] | None = None
         for host in hosts:
+            try:
+                demand = self.demands.at(wanted, host)
+            except TlsUnmet as error:
+                trouble = error
+                continue
+            way = self._way(job, wanted, demand)
             hops = list(_fitting(host, way))
             while hops:
                 try:
@@ -124,7 +124,7 @@ class SmtpTransport:
                     # One that may answer later outweighs one that may never be asked.
                     if trouble is None or isinstance(error, PeerUnreachable):
                         trouble = error
-                    if isinstance(error, TlsFailed) and error.hop in hops:
+                    if isinstance(error, TlsUnmet) and error.hop in hops:
                         hops.remove(error.hop)
                         continue
                     break  # all of them were tried
@@ -141,10 +141,8 @@ class SmtpTransport:
                     if error.has_sent_content:
                         raise  # it may have the message: another host would make two of it
                     trouble = error
-                    if isinstance(error, TlsFailed) and _may_do_without(way):
-                        # RFC 7435: better in clear than not at all, says the operator.
-                        self._without_tls[hop] = time.monotonic() + WITHOUT_TLS_S
-                        hops.insert(0, hop)
+                    if isinstance(error, TlsFailed) and self._securing.do_without(hop, demand):
+                        hops.insert(0, hop)  # better in clear than not at all
                     continue
                 # RFC 5321 §5.1: another address or host of the domain may be in a better mood.
                 connection.quit()
@@ -152,7 +150,7 @@ class SmtpTransport:
                     refusal = (hop, reply)
         if refusal is not None and (trouble is None or refusal[1].is_transient):
             hop, reply = refusal
-            return [Outcome.of(reply, success=_success(way), hop=hop)] * len(job.recipients)
+            return [Outcome.of(reply, success=_success(job), hop=hop)] * len(job.recipients)
         assert trouble is not None  # there is at least one host
         raise trouble
 
@@ -160,7 +158,7 @@ class SmtpTransport:
         """The hosts a job would be tried at, in order, and why others would not be; connects to
         none. Raises as `deliver()`.
         """
-        way = self._way(job)
+        way = self._way(job, self._wanted(job), _UNASKED)
         hosts: list[Host] = []
         forbidden: list[str] = []
         for host in await self._hosts(job):
@@ -194,11 +192,14 @@ class SmtpTransport:
             port = self.settings.delivery_port
             return await hosts_direct(recipient, port, self.resolver, self._is_ours)
         if target.kind == "relay":
-            relay = self.settings.relays.get(target.argument)
-            if relay is None:
-                raise TemporaryError(f"no [relay.{target.argument}] is configured any more")
-            return await hosts_of_relay(relay, self.resolver)
+            return await hosts_of_relay(self._relay(target), self.resolver)
         return await hosts_to(parse_next_hop(target), self.resolver)
+
+    def _relay(self, target: Target) -> Relay:
+        relay = self.settings.relays.get(target.argument)
+        if relay is None:
+            raise TemporaryError(f"no [relay.{target.argument}] is configured any more")
+        return relay
 
     def _is_ours(self, host: str, ip: IPAddress | None) -> bool:
         """Whether a host, by its name or an address, is this one."""
@@ -212,14 +213,28 @@ class SmtpTransport:
     def _name_of(self, local_ip: IPAddress) -> str:
         return self.settings.groups.name_of(local_ip, self.settings.hostname)
 
-    def _way(self, job: DeliveryJob) -> _Way:
+    def _wanted(self, job: DeliveryJob) -> Wanted:
+        target = job.target
+        if target.kind == "relay":
+            return self.demands.of_relay(self._relay(target))
+        if target.kind == "direct":
+            domain = job.recipients[0].recipient.forward_path.domain
+            if isinstance(domain, Domain):
+                return self.demands.of_domain(domain)
+            return self.demands.of_host(domain) if isinstance(domain, AddressLiteral) else IN_CLEAR
+        next_hop = parse_next_hop(target)
+        if target.kind == "lmtp" or isinstance(next_hop, UnixPath):
+            return IN_CLEAR
+        return self.demands.of_host(next_hop.host)
+
+    def _way(self, job: DeliveryJob, wanted: Wanted, demand: Demand) -> _Way:
         sources = self.settings.groups.sources_of(job.message.envelope.reverse_path)
-        relay = self.settings.relays.get(job.target.argument)
         return _Way(
             self._origin(job),
             tuple(sources),
             job.target.kind == "lmtp",
-            relay if job.target.kind == "relay" else None,
+            wanted.relay,
+            demand,
         )
 
     def _origin(self, job: DeliveryJob) -> Origin:
@@ -253,7 +268,7 @@ class SmtpTransport:
 
         None: the connection was used before and is of no use any more; nothing was handed over.
         """
-        success = _success(way)
+        success = _success(job)
         outcomes: list[Outcome] = []
         while True:
             was_used = connection.session.transactions > 0
@@ -278,8 +293,9 @@ class SmtpTransport:
                 is_stale = True  # it said 421 as we began: its idle limit, not this message
             if not is_stale:
                 peer_reports = connection.session.reports_deliveries
+                tls = described(connection, way.demand)
                 outcomes += [
-                    Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)
+                    Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports, tls=tls)
                     for reply in replies
                 ]
                 self._keep((hop, way), connection)
@@ -313,49 +329,16 @@ class SmtpTransport:
         local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
         helo = "localhost" if local_ip is None else self._name_of(local_ip)
         try:
-            connection = await self._session(hop, connected, helo, way)
-        except TlsFailed as error:
+            connection = await self._securing.open(
+                *(connected, hop, helo, way.demand), relay=way.relay, is_lmtp=way.is_lmtp
+            )
+        except TlsUnmet as error:
             error.hop = hop
             raise
         self._connections.add(connection)
         if self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
         return hop, connection
-
-    async def _session(
-        self, hop: Hop, connected: socket.socket, helo: str, way: _Way
-    ) -> SmtpConnection:
-        relay = way.relay
-        need = _TLS_NEEDS["none" if relay is None else relay.tls]
-        if self._without_tls.get(hop, 0.0) > time.monotonic() and _may_do_without(way):
-            need = TlsNeed.NONE
-        if relay is None or need is TlsNeed.NONE:
-            return await SmtpConnection.open(connected, ClientSession(helo, is_lmtp=way.is_lmtp))
-        try:
-            context = await self._context(relay)
-        except BaseException:
-            connected.close()
-            raise
-        tls = TlsFirst(context, hop.host.strip("[]").removeprefix("IPv6:"))
-        login: Login | None = None
-        # Never where the peer could do without TLS, whatever let such settings through.
-        is_safe = need is TlsNeed.REQUIRED
-        if is_safe and relay.username is not None and relay.password is not None:
-            login = Login(relay.username, relay.password)
-        if relay.port == SUBMISSIONS_PORT:
-            session = ClientSession(helo, login=login)
-            return await SmtpConnection.open(connected, session, tls, is_tls_first=True)
-        return await SmtpConnection.open(connected, ClientSession(helo, tls=need, login=login), tls)
-
-    async def _context(self, relay: Relay) -> ssl.SSLContext:
-        """A relay's context, made anew now and then, as certificates of authorities change."""
-        key = (relay.tls == "verify", relay.ca)
-        made_at, context = self._contexts.get(key, (-math.inf, None))
-        if context is None or time.monotonic() - made_at > CONTEXT_S:
-            verifies, ca = key
-            context = await asyncio.to_thread(client_context, verifies=verifies, ca=ca)
-            self._contexts[key] = (time.monotonic(), context)
-        return context
 
     async def _connected(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, socket.socket]:
         """The first of a host's addresses that answers (RFC 8305); raises what the last met."""
@@ -461,12 +444,8 @@ def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     return fitting or host.hops
 
 
-def _may_do_without(way: _Way) -> bool:
-    return way.relay is not None and way.relay.tls == "opportunistic"
-
-
-def _success(way: _Way) -> OutcomeKind:
-    return OutcomeKind.DELIVERED if way.is_lmtp else OutcomeKind.RELAYED
+def _success(job: DeliveryJob) -> OutcomeKind:
+    return OutcomeKind.DELIVERED if job.target.kind == "lmtp" else OutcomeKind.RELAYED
 
 
 def _transaction(job: DeliveryJob, batch: Sequence[QueuedRecipient]) -> Transaction:
