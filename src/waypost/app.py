@@ -31,6 +31,7 @@ from waypost.delivery.maildir import MaildirTransport, mailbox_names
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.securing import Alarm, Securing
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
+from waypost.delivery.sts import StsPolicies
 from waypost.delivery.transport import Transport
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.notices import notice
@@ -38,12 +39,13 @@ from waypost.dispatch.reports import Reporter
 from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
+from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.smtp_listener import SmtpListener, split_bind
 from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
-from waypost.net.gate import Gate
+from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.observe import Log
@@ -160,12 +162,23 @@ def make_pins(settings: Settings) -> Pins:
 
 
 def make_smtp(
-    settings: Settings, own: OwnAddresses, gate: Gate, alarm: Alarm | None = None
+    settings: Settings,
+    own: OwnAddresses,
+    gate: Gate,
+    alarm: Alarm | None = None,
+    log: Log | None = None,
 ) -> SmtpTransport:
-    """The transport for mail on its way out. Raises as `make_tls_policy`."""
+    """The transport for mail on its way out. Raises as `make_tls_policy`.
+
+    `alarm` and `log` None: whoever started this reads the replies.
+    """
+    resolver = make_resolver(settings)
+    sts = StsPolicies(
+        settings.data_dir / "tls" / "mta-sts.db", HttpClient(gate, resolver, Origin.STRANGER), log
+    )
     return SmtpTransport(
-        *(gate, own, make_resolver(settings), smtp_settings(settings)),
-        Demands(make_tls_policy(settings)),
+        *(gate, own, resolver, smtp_settings(settings)),
+        Demands(make_tls_policy(settings), sts, log),
         Securing(make_pins(settings), alarm),
     )
 
@@ -276,7 +289,7 @@ class Hub:
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )
-        self._smtp = make_smtp(settings, self._own, self._gate, self._pin_changed)
+        self._smtp = make_smtp(settings, self._own, self._gate, self._pin_changed, log)
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )

@@ -19,6 +19,8 @@ DAY = datetime.timedelta(days=1)
 class Certificate:
     """One certificate with its key, in files; `issuer` None: by itself."""
 
+    certificate: x509.Certificate
+
     def __init__(
         self,
         directory: Path,

@@ -71,7 +71,8 @@ class Securing:
         except BaseException:
             connected.close()
             raise
-        tls = TlsFirst(context, _bare(hop), self._look_for(demand, hop))
+        name = demand.names[0] if demand.level is Level.DANE else _bare(hop)
+        tls = TlsFirst(context, name, self._look_for(demand, hop))
         login: Login | None = None
         # Never where the peer could do without TLS, whatever let such settings through.
         is_safe = need is TlsNeed.REQUIRED
@@ -91,12 +92,14 @@ class Securing:
         return False
 
     def _look_for(self, demand: Demand, hop: Hop) -> Callable[[Evidence], Awaitable[None]] | None:
-        if demand.level is not Level.PIN:
-            return None
-        return lambda evidence: self._meet(place_of(hop), evidence)
+        if demand.level is Level.PIN:
+            return lambda evidence: self._meet(place_of(hop), evidence)
+        if demand.tlsa:
+            return lambda evidence: _match(demand, evidence)
+        return None
 
     async def _meet(self, place: str, evidence: Evidence) -> None:
-        """Know the host by its key. Raises TlsUnmet, PinsUnavailable."""
+        """Know the host by its key. Raises TlsUnmet, KeptUnavailable."""
         try:
             key = key_of(evidence.chain[0])
         except (IndexError, ValueError) as error:
@@ -125,6 +128,12 @@ class Securing:
             context = await asyncio.to_thread(client_context, verifies=verifies, ca=key[1])
             self._contexts[key] = (time.monotonic(), context)
         return context
+
+
+async def _match(demand: Demand, evidence: Evidence) -> None:
+    from waypost.delivery.dane import match  # loaded already, by what found the records
+
+    match(evidence, demand.tlsa, demand.names)
 
 
 def place_of(hop: Hop) -> str:

@@ -17,7 +17,7 @@ from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed,
 from waypost.delivery.demands import IN_CLEAR, Demand, Demands, Wanted
 from waypost.delivery.securing import Securing, described
 from waypost.delivery.transport import DeliveryJob, deferred, failed
-from waypost.dns.resolver import Resolver
+from waypost.dns.resolver import Resolver, ResolverUnavailable
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
 from waypost.mail.address import AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
@@ -105,14 +105,14 @@ class SmtpTransport:
 
     async def deliver(self, job: DeliveryJob) -> list[Outcome]:
         """See Transport. Raises TemporaryError or PermanentError for the job as a whole."""
-        wanted = self._wanted(job)
+        wanted = await self._wanted(job)
         hosts = await self._hosts(job)
         trouble: Exception | None = None
         refusal: tuple[Hop, Reply] | None = None
         for host in hosts:
             try:
-                demand = self.demands.at(wanted, host)
-            except TlsUnmet as error:
+                demand = await self.demands.at(wanted, host, self.resolver)
+            except (TlsUnmet, ResolverUnavailable) as error:
                 trouble = error
                 continue
             way = self._way(job, wanted, demand)
@@ -158,7 +158,7 @@ class SmtpTransport:
         """The hosts a job would be tried at, in order, and why others would not be; connects to
         none. Raises as `deliver()`.
         """
-        way = self._way(job, self._wanted(job), _UNASKED)
+        way = self._way(job, IN_CLEAR, _UNASKED)
         hosts: list[Host] = []
         forbidden: list[str] = []
         for host in await self._hosts(job):
@@ -184,6 +184,7 @@ class SmtpTransport:
             for connection in connections:
                 connection.quit()
         self._idle.clear()
+        await self.demands.close()
 
     async def _hosts(self, job: DeliveryJob) -> list[Host]:
         target = job.target
@@ -213,19 +214,21 @@ class SmtpTransport:
     def _name_of(self, local_ip: IPAddress) -> str:
         return self.settings.groups.name_of(local_ip, self.settings.hostname)
 
-    def _wanted(self, job: DeliveryJob) -> Wanted:
+    async def _wanted(self, job: DeliveryJob) -> Wanted:
         target = job.target
         if target.kind == "relay":
-            return self.demands.of_relay(self._relay(target))
+            return self.demands.of_relay(self._relay(target), job.message)
         if target.kind == "direct":
             domain = job.recipients[0].recipient.forward_path.domain
             if isinstance(domain, Domain):
-                return self.demands.of_domain(domain)
-            return self.demands.of_host(domain) if isinstance(domain, AddressLiteral) else IN_CLEAR
+                return await self.demands.of_domain(domain, job.message, self.resolver)
+            if isinstance(domain, AddressLiteral):
+                return self.demands.of_host(domain, job.message)
+            return IN_CLEAR  # to which there is no way
         next_hop = parse_next_hop(target)
         if target.kind == "lmtp" or isinstance(next_hop, UnixPath):
             return IN_CLEAR
-        return self.demands.of_host(next_hop.host)
+        return self.demands.of_host(next_hop.host, job.message)
 
     def _way(self, job: DeliveryJob, wanted: Wanted, demand: Demand) -> _Way:
         sources = self.settings.groups.sources_of(job.message.envelope.reverse_path)

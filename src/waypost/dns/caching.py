@@ -31,6 +31,7 @@ from waypost.dns.resolver import (
     Answer,
     MailExchange,
     ResolverUnavailable,
+    TlsaRecord,
     Trouble,
     split_server,
 )
@@ -110,6 +111,10 @@ class CachingResolver:
     async def txt(self, name: str) -> Answer[str]:
         """See Resolver."""
         return await self._ask(name, "TXT", _text)
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        """See Resolver."""
+        return await self._ask(name, "TLSA", _tlsa)
 
     async def ptr(self, ip: IPAddress) -> Answer[str]:
         """See Resolver."""
@@ -316,6 +321,10 @@ def _address(rdata: Any) -> IPAddress:
 
 def _text(rdata: Any) -> str:
     return b"".join(rdata.strings).decode("utf-8", "backslashreplace")
+
+
+def _tlsa(rdata: Any) -> TlsaRecord:
+    return TlsaRecord(rdata.usage, rdata.selector, rdata.mtype, rdata.cert)
 
 
 def _target(rdata: Any) -> str:

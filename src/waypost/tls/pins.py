@@ -7,17 +7,13 @@ line work on the same file. Every method blocks.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from waypost.errors import TemporaryError
-
-# Another process may write for a moment.
-_LOCKED_S = 10.0
+from waypost.tls.kept import kept
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pin (
@@ -30,10 +26,6 @@ CREATE TABLE IF NOT EXISTS pin (
 ) WITHOUT ROWID
 """
 _COLUMNS = "place, key, since, offered, offered_at, told"
-
-
-class PinsUnavailable(TemporaryError):
-    """The file cannot be read or written now."""
 
 
 class Pin(NamedTuple):
@@ -58,7 +50,7 @@ class Pins:
     def meet(self, place: str, key: str) -> Pin:
         """What is known of a place that shows this key now; the first key is kept.
 
-        The place may be trusted when `offered` is None. Raises PinsUnavailable.
+        The place may be trusted when `offered` is None. Raises KeptUnavailable.
         """
         with self._opened() as database:
             pin = _find(database, place)
@@ -79,14 +71,14 @@ class Pins:
             return pin
 
     def told(self, place: str, offered: str) -> None:
-        """The operator knows of this change. Raises PinsUnavailable."""
+        """The operator knows of this change. Raises KeptUnavailable."""
         with self._opened() as database:
             database.execute(
                 "UPDATE pin SET told = 1 WHERE place = ? AND offered = ?", (place, offered)
             )
 
     def all(self) -> list[Pin]:
-        """Every pin, by place. Raises PinsUnavailable."""
+        """Every pin, by place. Raises KeptUnavailable."""
         if not self._path.exists():
             return []
         with self._opened() as database:
@@ -94,7 +86,7 @@ class Pins:
             return [_pin(row) for row in rows]
 
     def find(self, place: str) -> Pin | None:
-        """The pin of a place; None: there is none. Raises PinsUnavailable."""
+        """The pin of a place; None: there is none. Raises KeptUnavailable."""
         if not self._path.exists():
             return None
         with self._opened() as database:
@@ -103,7 +95,7 @@ class Pins:
     def accept(self, place: str, offered: str) -> bool:
         """The key shown last is the place's from now on; False: it shows another one by now.
 
-        Raises PinsUnavailable.
+        Raises KeptUnavailable.
         """
         with self._opened() as database:
             done = database.execute(
@@ -114,27 +106,14 @@ class Pins:
             return done.rowcount == 1
 
     def forget(self, place: str) -> bool:
-        """Know nothing of a place any more; False: nothing was known. Raises PinsUnavailable."""
+        """Know nothing of a place any more; False: nothing was known. Raises KeptUnavailable."""
         if not self._path.exists():
             return False
         with self._opened() as database:
             return database.execute("DELETE FROM pin WHERE place = ?", (place,)).rowcount == 1
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk when it ends."""
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
-            database = sqlite3.connect(self._path, timeout=_LOCKED_S, isolation_level=None)
-            with contextlib.closing(database):
-                database.execute("PRAGMA synchronous = FULL")
-                database.execute("BEGIN IMMEDIATE")
-                database.execute(_SCHEMA)
-                yield database
-                database.execute("COMMIT")
-        except (OSError, sqlite3.Error) as error:
-            raise PinsUnavailable(f"{self._path}: {error}") from error
+    def _opened(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return kept(self._path, _SCHEMA)
 
 
 def _find(database: sqlite3.Connection, place: str) -> Pin | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from waypost.tls.pins import Pins, PinsUnavailable
+from waypost.tls.kept import KeptUnavailable
+from waypost.tls.pins import Pins
 
 HERE = "[192.168.1.5]:25"
 
@@ -77,10 +78,10 @@ def test_forgotten(again: Callable[[], Pins]) -> None:
 def test_no_file_no_trust(tmp_path: Path) -> None:
     path = tmp_path / "pins.db"
     path.write_bytes(b"this is no database, and long enough to be looked at" * 10)
-    with pytest.raises(PinsUnavailable):
+    with pytest.raises(KeptUnavailable):
         Pins(path).meet(HERE, "a")
     link = tmp_path / "link.db"
     link.symlink_to(tmp_path / "elsewhere.db")
-    with pytest.raises(PinsUnavailable):
+    with pytest.raises(KeptUnavailable):
         Pins(link).meet(HERE, "a")
     assert not (tmp_path / "elsewhere.db").exists()
