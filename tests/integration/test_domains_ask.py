@@ -247,6 +247,17 @@ def test_a_policy_that_asks_for_nothing(inside: Inside, mode: str) -> None:
     assert (" mta-sts-testing " in hub.log_text()) == (mode == "testing")
 
 
+def test_an_author_who_would_rather_have_it_arrive(inside: Inside) -> None:
+    """RFC 8689 §3: TLS-Required: No is stronger than what the domain asks for."""
+    hub, site, _, _ = inside
+    site.body = GOOD.replace("mx.plant", "mx2.plant").encode()
+    content = b"From: <bob@plant.example>\r\nTo: <ann@plant.test>\r\nTLS-Required: No\r\n\r\nx\r\n"
+    done = hub.run("sendmail", "-t", "-i", "-f", "bob@plant.example", stdin=content)
+    assert done.returncode == 0, done.stderr
+    assert "unverified" in attempt(hub, "ann@plant.test", "relayed")
+    assert site.asked == []
+
+
 def test_a_policy_from_inside_is_not_fetched(inside: Inside) -> None:
     hub, site, _, _ = inside
     send(inside, "ann@lan.test")

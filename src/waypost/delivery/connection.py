@@ -64,6 +64,10 @@ class TlsUnmet(PeerUnreachable):
         self.status = (7, 5)
 
 
+class KeyChanged(TlsUnmet):
+    """The host shows another key than the one it is known by."""
+
+
 class TlsFailed(TlsUnmet):
     """No handshake came about, or the certificate is not the one of this host."""
 

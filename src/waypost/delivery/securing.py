@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from waypost.delivery.connection import SmtpConnection, TlsFirst, TlsUnmet
+from waypost.delivery.connection import KeyChanged, SmtpConnection, TlsFirst, TlsUnmet
 from waypost.delivery.demands import Demand
 from waypost.mail.address import ip_text
 from waypost.mail.envelope import Hop
@@ -115,7 +115,7 @@ class Securing:
                 await asyncio.to_thread(self._pins.told, place, pin.offered)
             finally:
                 self._alarming.discard(change)
-        raise TlsUnmet(
+        raise KeyChanged(
             f"{place} shows another key than the one it is known by; if that is right:"
             f" waypost tls pins accept '{place}'"
         )

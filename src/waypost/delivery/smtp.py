@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsUnmet
+from waypost.delivery.connection import (
+    KeyChanged,
+    NotCanonical,
+    SmtpConnection,
+    TlsFailed,
+    TlsUnmet,
+)
 from waypost.delivery.demands import IN_CLEAR, Demand, Demands, Wanted
 from waypost.delivery.securing import Securing, described
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver, ResolverUnavailable
-from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
+from waypost.errors import ConnectForbidden, NoWay, PeerUnreachable, TemporaryError
 from waypost.mail.address import AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.reply import Reply
@@ -27,7 +33,7 @@ from waypost.net.interfaces import OwnAddresses
 from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
 from waypost.routing.targets import Target, UnixPath, parse_next_hop
-from waypost.smtp.client import Transaction
+from waypost.smtp.client import NEEDS_REQUIRETLS, NO_TLS_THERE, Transaction
 from waypost.tls.policy import Level
 
 CONNECT_S = 30.0
@@ -113,7 +119,7 @@ class SmtpTransport:
             try:
                 demand = await self.demands.at(wanted, host, self.resolver)
             except (TlsUnmet, ResolverUnavailable) as error:
-                trouble = error
+                trouble = _worse(trouble, error)
                 continue
             way = self._way(job, wanted, demand)
             hops = list(_fitting(host, way))
@@ -121,9 +127,7 @@ class SmtpTransport:
                 try:
                     hop, connection, is_new = await self._connection(hops, way)
                 except (PeerUnreachable, ConnectForbidden) as error:
-                    # One that may answer later outweighs one that may never be asked.
-                    if trouble is None or isinstance(error, PeerUnreachable):
-                        trouble = error
+                    trouble = _worse(trouble, error)
                     if isinstance(error, TlsUnmet) and error.hop in hops:
                         hops.remove(error.hop)
                         continue
@@ -132,6 +136,10 @@ class SmtpTransport:
                     hops.remove(hop)
                 try:
                     reply = await connection.greet() if is_new else None
+                    if reply is None and not connection.session.takes(job.message.envelope):
+                        self._keep((hop, way), connection)
+                        refusal = refusal or (hop, NEEDS_REQUIRETLS)
+                        break
                     if reply is None:
                         outcomes = await self._carry(hop, connection, way, job)
                         if outcomes is not None:
@@ -140,7 +148,7 @@ class SmtpTransport:
                 except PeerUnreachable as error:
                     if error.has_sent_content:
                         raise  # it may have the message: another host would make two of it
-                    trouble = error
+                    trouble = _worse(trouble, error)
                     if isinstance(error, TlsFailed) and self._securing.do_without(hop, demand):
                         hops.insert(0, hop)  # better in clear than not at all
                     continue
@@ -150,8 +158,13 @@ class SmtpTransport:
                     refusal = (hop, reply)
         if refusal is not None and (trouble is None or refusal[1].is_transient):
             hop, reply = refusal
+            if wanted.needs_proof and reply.status == NO_TLS_THERE.status:
+                raise _needs_tls(reply.text)
             return [Outcome.of(reply, success=_success(job), hop=hop)] * len(job.recipients)
         assert trouble is not None  # there is at least one host
+        if wanted.needs_proof and isinstance(trouble, TlsUnmet):
+            if not isinstance(trouble, KeyChanged):  # which is for the operator to say
+                raise _needs_tls(str(trouble)) from trouble
         raise trouble
 
     async def places(self, job: DeliveryJob) -> tuple[list[Host], list[str]]:
@@ -445,6 +458,21 @@ def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     versions = {ip.version for ip in way.sources}
     fitting = [hop for hop in host.hops if hop.ip is not None and hop.ip.version in versions]
     return fitting or host.hops
+
+
+def _worse(known: Exception | None, new: Exception) -> Exception:
+    """What is told of several troubles: a host that may answer later outweighs one that did and
+    was not good enough, and both outweigh one that may never be asked.
+    """
+    weights = [
+        (isinstance(error, ConnectForbidden), isinstance(error, TlsUnmet)) for error in (known, new)
+    ]
+    return new if known is None or weights[1] <= weights[0] else known
+
+
+def _needs_tls(why: str) -> NoWay:
+    """RFC 8689 §4.2.1: back to the sender, who asked for that."""
+    return NoWay(550, f"REQUIRETLS: {why}", (7, 10))
 
 
 def _success(job: DeliveryJob) -> OutcomeKind:

@@ -114,7 +114,8 @@ class Acceptance:
         if reverse_path is not None:
             reverse_path = self.table.qualify(reverse_path, arrival)
         envelope = Envelope(
-            reverse_path, request.body, request.smtputf8, request.envid, request.ret
+            *(reverse_path, request.body, request.smtputf8, request.envid, request.ret),
+            request.requiretls,
         )
         proven = sender_is_proven(reverse_path, arrival.client_ip, self._own.current)
         return Transaction(arrival, envelope, reports_allowed=proven)

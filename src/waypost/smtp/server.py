@@ -5,8 +5,8 @@ step whatever a client sends. Decisions are the caller's: `next_event()` gives a
 engine reads no further until `answer()` (content chunks alone need no answer).
 
 Extensions: PIPELINING (RFC 2920), SIZE (1870), 8BITMIME (6152), BINARYMIME and CHUNKING (3030),
-SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034), DSN (3461), LIMITS (9422), STARTTLS (3207). AUTH has
-its row in the table below.
+SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034), DSN (3461), LIMITS (9422), STARTTLS (3207), REQUIRETLS
+(8689). AUTH has its row in the table below.
 """
 
 from __future__ import annotations
@@ -392,7 +392,7 @@ class ServerSession:
             self._out.append(
                 _extensions(
                     *(self._name, settings.max_message_bytes, settings.max_recipients),
-                    self.offers_tls,
+                    *(self.offers_tls, self.is_encrypted),
                 )
             )
         else:
@@ -404,6 +404,9 @@ class ServerSession:
         request = grammar.parse_mail(argument, lenient=settings.lenient)
         if request.size is not None and request.size > settings.max_message_bytes:
             raise CommandRefused(replies.MESSAGE_TOO_BIG)
+        if request.requiretls and not self.is_encrypted:
+            # Whatever else is mended for a trusted client: this would be a promise broken.
+            raise CommandRefused(replies.REQUIRETLS_NEEDS_TLS)
         self.body = request.body
         self.smtputf8 = request.smtputf8
         return request
@@ -596,7 +599,9 @@ def _greeting(name: str, is_lmtp: bool, software: str) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _extensions(name: str, max_message_bytes: int, max_recipients: int, offers_tls: bool) -> bytes:
+def _extensions(
+    name: str, max_message_bytes: int, max_recipients: int, offers_tls: bool, is_encrypted: bool
+) -> bytes:
     keywords = (
         name,
         "PIPELINING",
@@ -609,6 +614,7 @@ def _extensions(name: str, max_message_bytes: int, max_recipients: int, offers_t
         "DSN",
         f"LIMITS RCPTMAX={max_recipients}",
         *(("STARTTLS",) if offers_tls else ()),
+        *(("REQUIRETLS",) if is_encrypted else ()),
         "HELP",
     )
     lines = [f"250-{keyword}\r\n" for keyword in keywords[:-1]]
