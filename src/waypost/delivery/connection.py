@@ -39,6 +39,8 @@ _PIECE_BYTES = 262_144
 
 # A TLS handshake is waited for this long, and the peer's part in the end of a TLS session.
 HANDSHAKE_S = 30.0
+# A greeting is all that may come before the peer was looked at.
+MAX_EARLY_BYTES = 65_536
 GOODBYE_S = 2.0
 
 
@@ -141,6 +143,8 @@ class SmtpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._early is not None:
             self._early += data
+            if len(self._early) > MAX_EARLY_BYTES:
+                self._break("the peer says too much before it is asked")
             return
         try:
             self.session.receive(data)
@@ -265,8 +269,11 @@ class SmtpConnection(asyncio.Protocol):
 
     async def _look(self, tls: TlsFirst) -> None:
         assert self._transport is not None
+        session = self._transport.get_extra_info("ssl_object")
         try:
-            self.evidence = evidence_of(self._transport.get_extra_info("ssl_object"))
+            if session is None:
+                raise TlsFailed(tls.name, PeerUnreachable("the connection was lost"))
+            self.evidence = evidence_of(session)
             if tls.look is not None:
                 await tls.look(self.evidence)
         except BaseException:

@@ -11,6 +11,7 @@ import hashlib
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
@@ -71,7 +72,7 @@ def _is_usable(record: TlsaRecord) -> bool:
             x509.load_der_x509_certificate(record.data)
         else:
             serialization.load_der_public_key(record.data)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         return False
     return True
 
@@ -90,7 +91,7 @@ def match(evidence: Evidence, usable: tuple[TlsaRecord, ...], names: tuple[str, 
                     return record
             elif _is_below(record, chain, names):
                 return record
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise TlsUnmet(f"{names[0]} shows a certificate that cannot be read: {error}") from error
     raise TlsUnmet(f"{names[0]} shows a certificate that no TLSA record of its zone names")
 

@@ -138,8 +138,9 @@ class Demands:
 def _for_message(wanted: Wanted, message: QueuedMessage) -> Wanted:
     # RFC 8689 §5: a report is not lost for want of REQUIRETLS on its way back.
     envelope = message.envelope
-    needs_proof = envelope.requiretls and envelope.reverse_path is not None
-    return replace(wanted, needs_proof=needs_proof)
+    if not envelope.requiretls or envelope.reverse_path is None:
+        return wanted
+    return replace(wanted, needs_proof=True)
 
 
 async def _with_zone(demand: Demand, wanted: Wanted, host: Host, resolver: Resolver) -> Demand:

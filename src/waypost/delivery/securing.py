@@ -12,6 +12,7 @@ from pathlib import Path
 
 from waypost.delivery.connection import KeyChanged, SmtpConnection, TlsFirst, TlsUnmet
 from waypost.delivery.demands import Demand
+from waypost.errors import TemporaryError
 from waypost.mail.address import ip_text
 from waypost.mail.envelope import Hop
 from waypost.routing.hops import Relay
@@ -43,7 +44,7 @@ class Securing:
         """`alarm` None: whoever started this reads the reply."""
         self._pins = pins
         self._alarm = alarm
-        self._alarming: set[tuple[str, str | None]] = set()
+        self._alarming: set[tuple[str, str]] = set()
         self._contexts: dict[tuple[bool, tuple[Path, ...]], tuple[float, ssl.SSLContext]] = {}
         self._without_tls: dict[Hop, float] = {}  # monotonic, until when
 
@@ -99,26 +100,31 @@ class Securing:
         return None
 
     async def _meet(self, place: str, evidence: Evidence) -> None:
-        """Know the host by its key. Raises TlsUnmet, KeptUnavailable."""
+        """Know the host by its key. Raises TlsUnmet, whatever is in the way."""
         try:
-            key = key_of(evidence.chain[0])
+            pin = await asyncio.to_thread(self._pins.meet, place, key_of(evidence.chain[0]))
+            if pin.offered is None:
+                return
+            if self._alarm is not None and not pin.told:
+                await self._tell(self._alarm, pin, pin.offered)
         except (IndexError, ValueError) as error:
             raise TlsUnmet(f"{place} shows no certificate that can be read") from error
-        pin = await asyncio.to_thread(self._pins.meet, place, key)
-        if pin.offered is None:
-            return
-        change = (place, pin.offered)
-        if self._alarm is not None and not pin.told and change not in self._alarming:
-            self._alarming.add(change)
-            try:
-                await self._alarm(pin)
-                await asyncio.to_thread(self._pins.told, place, pin.offered)
-            finally:
-                self._alarming.discard(change)
+        except TemporaryError as error:
+            raise TlsUnmet(f"{place} cannot be known by its key: {error}") from error
         raise KeyChanged(
             f"{place} shows another key than the one it is known by; if that is right:"
             f" waypost tls pins accept '{place}'"
         )
+
+    async def _tell(self, alarm: Alarm, pin: Pin, offered: str) -> None:
+        if (pin.place, offered) in self._alarming:
+            return
+        self._alarming.add((pin.place, offered))
+        try:
+            await alarm(pin)
+            await asyncio.to_thread(self._pins.told, pin.place, offered)
+        finally:
+            self._alarming.discard((pin.place, offered))
 
     async def _context(self, verifies: bool, ca: tuple[Path, ...]) -> ssl.SSLContext:
         """A context, made anew now and then."""
@@ -133,7 +139,7 @@ class Securing:
 async def _match(demand: Demand, evidence: Evidence) -> None:
     from waypost.delivery.dane import match  # loaded already, by what found the records
 
-    match(evidence, demand.tlsa, demand.names)
+    await asyncio.to_thread(match, evidence, demand.tlsa, demand.names)
 
 
 def place_of(hop: Hop) -> str:

@@ -21,6 +21,7 @@ from waypost.delivery.connection import (
     TlsUnmet,
 )
 from waypost.delivery.demands import IN_CLEAR, Demand, Demands, Wanted
+from waypost.delivery.eyeballs import first_to_answer
 from waypost.delivery.securing import Securing, described
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver, ResolverUnavailable
@@ -45,9 +46,6 @@ MAX_WINDOW = 20
 
 _LOST = deferred("The connection was lost", (4, 2))
 _MAY_NOT_LEAVE = failed("The message has bare CR or LF and cannot be sent on", (6, 0))
-
-# An address that has not answered after this long gets company by the next one (RFC 8305 §5).
-EYEBALL_S = 0.25
 
 
 class _Way(NamedTuple):
@@ -341,7 +339,7 @@ class SmtpTransport:
         return None
 
     async def _open(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, SmtpConnection]:
-        hop, connected = await self._connected(hops, way)
+        hop, connected = await first_to_answer(hops, lambda hop: self._connect(hop, way))
         local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
         helo = "localhost" if local_ip is None else self._name_of(local_ip)
         try:
@@ -355,39 +353,6 @@ class SmtpTransport:
         if self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
         return hop, connection
-
-    async def _connected(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, socket.socket]:
-        """The first of a host's addresses that answers (RFC 8305); raises what the last met."""
-        if len(hops) == 1:
-            return hops[0], await self._connect(hops[0], way)
-        loop = asyncio.get_running_loop()
-        trying: dict[asyncio.Task[socket.socket], Hop] = {}
-        trouble: Exception | None = None
-        waiting = list(reversed(hops))
-        try:
-            while waiting or trying:
-                if waiting:
-                    hop = waiting.pop()
-                    trying[loop.create_task(self._connect(hop, way))] = hop
-                patience_s = EYEBALL_S if waiting else None
-                done, _ = await asyncio.wait(
-                    trying, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done:
-                    hop = trying.pop(task)
-                    error = task.exception()
-                    if error is None:
-                        return hop, task.result()
-                    if not isinstance(error, PeerUnreachable | ConnectForbidden):
-                        raise error
-                    if trouble is None or isinstance(error, PeerUnreachable):
-                        trouble = error
-        finally:
-            for task in trying:
-                task.add_done_callback(_close_late)
-                task.cancel()
-        assert trouble is not None  # there is at least one address
-        raise trouble
 
     async def _connect(self, hop: Hop, way: _Way) -> socket.socket:
         try:
@@ -443,12 +408,6 @@ class SmtpTransport:
         self._watch = None
         if self._connections:
             self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
-
-
-def _close_late(task: asyncio.Task[socket.socket]) -> None:
-    """Another address was faster."""
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
 
 
 def _fitting(host: Host, way: _Way) -> Sequence[Hop]:

@@ -38,9 +38,13 @@ def key_of(certificate: bytes) -> str:
     """SHA-256 of the SubjectPublicKeyInfo (RFC 7469 §2.4), in hex. Raises ValueError."""
     # It takes a while to load, and most sessions need no digest.
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
-    key = x509.load_der_x509_certificate(certificate).public_key()
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except UnsupportedAlgorithm as error:
+        raise ValueError(f"its key is of a kind not known here: {error}") from error
     der = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
