@@ -45,6 +45,7 @@ class TlsPeer:
     ) -> None:
         self.taken: list[Taken] = []
         self.commands: list[str] = []  # of all sessions
+        self.greeted = 0  # sessions
         self.host = host
         self.port = port
         self.offers_tls = offers_tls
@@ -122,6 +123,7 @@ class TlsPeer:
 
     def _talk(self, connected: socket.socket) -> None:
         connected.sendall(b"220 peer\r\n")
+        self.greeted += 1
         reader = connected.makefile("rb")
         commands: list[str] = []
         while line := reader.readline():
