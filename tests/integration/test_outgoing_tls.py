@@ -323,3 +323,27 @@ def test_postfix(start_hub: StartHub, site: Certificate, issue: Callable[..., Ce
         assert "verified, tls trust" in line
         (stored,) = wait_until(lambda: list(new.iterdir()) if new.exists() else [], hub.log_text)
         assert b"(using TLSv1.3" in stored.read_bytes()
+
+
+# What would happen.
+
+
+def test_the_route_command_says_it(start_hub: StartHub) -> None:
+    hub = start_hub(
+        policy(rule("127.0.0.9", "pin"), rule("*.plant.example", "encrypt"))
+        + route("relay:out", name="out", match='recipient = "*@relayed.example"')
+        + '[relay.out]\nhost = "127.0.0.8"\ntls = "dane"\n'
+        + route("smtp:[127.0.0.9]:25", name="pin", match='recipient = "*@pin.example"')
+        + route("smtp:[127.0.0.7]:25", name="none", match='recipient = "*@none.example"')
+        + route("lmtp:/run/x", name="lmtp", match='recipient = "*@lmtp.example"')
+    )
+    for domain, level, because in (
+        ("relayed.example", "dane", "relay.out"),
+        ("pin.example", "pin", "tls.policy[1]"),
+        ("none.example", "opportunistic", "default"),
+        ("lmtp.example", "none", "LMTP"),
+    ):
+        (told,) = hub.json("route", f"ann@{domain}")
+        assert list(told["tls"].values()) == [{"level": level, "because": because}]
+    assert b"TLS: pin  (tls.policy[1])" in hub.run("route", "ann@pin.example").stdout
+    assert b"TLS: opportunistic  (default)" in hub.run("route", "ann@none.example").stdout

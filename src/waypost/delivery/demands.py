@@ -82,7 +82,7 @@ class Demands:
     def of_host(self, host: AddressLiteral | Domain, message: QueuedMessage) -> Wanted:
         """Of a host that is named by the operator, or by a literal."""
         choice = self.policy.choice(host)
-        wanted = Wanted(choice, asks_zone=choice.is_default or choice.level is Level.DANE)
+        wanted = Wanted(choice, asks_zone=choice.may_rise or choice.level is Level.DANE)
         return _for_message(wanted, message)
 
     async def of_domain(self, domain: Domain, message: QueuedMessage, resolver: Resolver) -> Wanted:
@@ -90,7 +90,7 @@ class Demands:
         choice = self.policy.choice(domain)
         wanted = Wanted(choice, domain=domain, asks_zone=choice.level is Level.DANE)
         wanted = _for_message(wanted, message)
-        if not choice.is_default:
+        if not choice.may_rise:
             return wanted
         # RFC 8689 §4.2: REQUIRETLS makes the field void.
         if not message.envelope.requiretls and await _may_go_in_clear(message):

@@ -35,7 +35,7 @@ from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
 from waypost.routing.targets import Target, UnixPath, parse_next_hop
 from waypost.smtp.client import NEEDS_REQUIRETLS, NO_TLS_THERE, Transaction
-from waypost.tls.policy import Level
+from waypost.tls.policy import Choice, Level
 
 CONNECT_S = 30.0
 # An idle connection is kept this long for the next message to the same host.
@@ -225,16 +225,30 @@ class SmtpTransport:
     def _name_of(self, local_ip: IPAddress) -> str:
         return self.settings.groups.name_of(local_ip, self.settings.hostname)
 
+    def choice(self, job: DeliveryJob) -> Choice:
+        """What the rules say of TLS to where a job goes; its domain may ask for more.
+
+        Raises TemporaryError.
+        """
+        domain = _domain(job)
+        if domain is not None:
+            return self.demands.policy.choice(domain)
+        return self._wanted_of_host(job).choice
+
     async def _wanted(self, job: DeliveryJob) -> Wanted:
+        domain = _domain(job)
+        if domain is not None:
+            return await self.demands.of_domain(domain, job.message, self.resolver)
+        return self._wanted_of_host(job)
+
+    def _wanted_of_host(self, job: DeliveryJob) -> Wanted:
         target = job.target
         if target.kind == "relay":
             return self.demands.of_relay(self._relay(target), job.message)
         if target.kind == "direct":
-            domain = job.recipients[0].recipient.forward_path.domain
-            if isinstance(domain, Domain):
-                return await self.demands.of_domain(domain, job.message, self.resolver)
-            if isinstance(domain, AddressLiteral):
-                return self.demands.of_host(domain, job.message)
+            literal = job.recipients[0].recipient.forward_path.domain
+            if isinstance(literal, AddressLiteral):
+                return self.demands.of_host(literal, job.message)
             return IN_CLEAR  # to which there is no way
         next_hop = parse_next_hop(target)
         if target.kind == "lmtp" or isinstance(next_hop, UnixPath):
@@ -417,6 +431,12 @@ def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     versions = {ip.version for ip in way.sources}
     fitting = [hop for hop in host.hops if hop.ip is not None and hop.ip.version in versions]
     return fitting or host.hops
+
+
+def _domain(job: DeliveryJob) -> Domain | None:
+    """The domain whose MX records say where a job goes; None: something else does."""
+    domain = job.recipients[0].recipient.forward_path.domain
+    return domain if job.target.kind == "direct" and isinstance(domain, Domain) else None
 
 
 def _worse(known: Exception | None, new: Exception) -> Exception:

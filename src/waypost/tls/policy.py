@@ -116,7 +116,7 @@ class Choice:
     because: str
     ca: tuple[Path, ...] = ()  # who may vouch; empty: whom this system trusts
     hosts: tuple[str, ...] = ()  # patterns of hosts that may take the mail; empty: not said
-    is_default: bool = False  # no rule: the host itself may ask for more
+    may_rise: bool = False  # no rule holds for this name: it may ask for more itself
 
 
 class TlsPolicy:
@@ -137,7 +137,8 @@ class TlsPolicy:
                 return Choice(rule.level, f"tls.policy[{number}]", ca, rule.hosts)
         if authorities:
             return Choice(Level.VERIFY, "tls trust", authorities)
-        return Choice(Level.OPPORTUNISTIC, "default", is_default=True)
+        may_rise = isinstance(host, Domain)
+        return Choice(Level.OPPORTUNISTIC, "default", may_rise=may_rise)
 
     def authorities(self, host: AddressLiteral | Domain) -> tuple[Path, ...]:
         """Certificates of those that vouch for this host, alone; empty: none was taken for it."""
