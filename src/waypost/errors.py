@@ -9,8 +9,10 @@ WaypostError
 │   ├── StoreUnavailable  the store cannot keep mail now (451 4.3.0)
 │   │   └── StoreLost     nor will it: the hub goes down (421 4.3.2)
 │   ├── PeerUnreachable   no session with the next hop (also ConnectionError)
+│   │   └── TlsUnmet      none as secure as it has to be (delivery/connection, 451 4.7.5)
 │   ├── HttpFailed        a web server gave no usable response (http/client)
 │   ├── MemoryUnavailable  check.db cannot be used (check/memory)
+│   ├── KeptUnavailable   nor pins.db or mta-sts.db (tls/kept)
 │   └── ResolverUnavailable  no answer from the name service (dns/resolver, 451 4.4.3)
 └── PermanentError        trouble below a seam that will not pass: becomes a 5xx reply
     ├── ConnectForbidden  the gate refuses the target (net/gate)

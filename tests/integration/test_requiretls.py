@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -126,19 +128,17 @@ def test_what_came_in_clear_promises_nothing(hub: Hub) -> None:
 
 
 def test_a_hub_passes_it_on_to_a_hub(start_hub: StartHub) -> None:
-    there = start_hub()
+    there = start_hub('[addresses]\ndomains = ["far.example"]\n')
     here = start_hub(route(f"smtp:[127.0.0.1]:{there.port}", match='recipient = "*@far.example"'))
-    assert (
-        here.run(
-            *("tls", "trust", str(there.data / "tls" / "ca.pem"), "--for", "loopback")
-        ).returncode
-        == 0
-    )
+    authority = str(there.data / "tls" / "ca.pem")
+    assert here.run("tls", "trust", authority, "--for", "loopback").returncode == 0
     assert here.run("reload").returncode == 0
-    # It is nobody's there, which the report says: headers only.
-    send(here, mail="REQUIRETLS RET=FULL")
-    here.wait_for_log("outcome=")
-    assert "verified, tls trust" in here.log_text()
+    send(here)
+    there.wait_for_mail("ann")
+    here.wait_for_log("verified, tls trust")
+    for hub in (here, there):
+        with contextlib.closing(sqlite3.connect(hub.data / "queue.db")) as queue:
+            assert queue.execute("SELECT requiretls FROM message").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize("field", ["TLS-Required: No", "tls-required:  no "])
