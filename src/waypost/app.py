@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from waypost import __version__
+from waypost.accounts.accounts import Accounts
+from waypost.accounts.users_file import USERS_FILE, read_users
 from waypost.check.assessment import Depth
 from waypost.check.checker import Checker
 from waypost.check.inquiry import Inquiry
@@ -28,6 +30,7 @@ from waypost.delivery.demands import Demands
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport, mailbox_names
+from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.securing import Alarm, Securing
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
@@ -41,6 +44,8 @@ from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
 from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
+from waypost.intake.logins import Logins
+from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener, split_bind
 from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import QueueId
@@ -188,6 +193,12 @@ def make_mailbox_names(settings: Settings) -> MailboxNames:
     return MailboxNames(settings.mailboxes, mailbox_names(mailbox_root(settings)))
 
 
+def make_accounts(settings: Settings) -> Accounts:
+    """The accounts of the configuration and of the users file. Raises UsersFault; blocks."""
+    users = read_users(settings.data_dir / USERS_FILE)
+    return Accounts([*settings.accounts, *users])
+
+
 def make_resolver(settings: Settings) -> Resolver:
     """The resolver these settings ask for."""
     # dnspython takes a while to load, which no other command should wait for.
@@ -278,12 +289,20 @@ class Hub:
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
+        self._logins = Logins(make_accounts(settings), log)
+        self._senders = Senders(
+            settings.senders,
+            own=self._own,
+            accounts=lambda: self._logins.accounts,
+            table=lambda: self._table,
+        )
         self._acceptance = Acceptance(
             store=self._store,
             spool=self._spool,
             table=self._table,
             own=self._own,
             hostname=settings.hostname,
+            senders=self._senders,
             log=log,
         )
         self._maildir = MaildirTransport(
@@ -303,6 +322,7 @@ class Hub:
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
         }
+        self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
         self._dispatcher = Dispatcher(
             self._store,
             transports,
@@ -314,6 +334,7 @@ class Hub:
                 log=log,
             ),
             retry=lambda: self._settings.retry,
+            paces=self._paces,
             log=log,
         )
         self._control = ControlServer(
@@ -323,6 +344,7 @@ class Hub:
                 "act": self._act,
                 "hold-new": self._hold_new,
                 "reload": self._reload_asked,
+                "users": self._users_changed,
             },
         )
 
@@ -370,11 +392,13 @@ class Hub:
             self._log.event("reload-refused", why=why)
             return why
         try:
+            accounts = await asyncio.to_thread(make_accounts, settings)
             await self._renew_certificates(settings)
             policy = await asyncio.to_thread(make_tls_policy, settings)
         except (WaypostError, OSError) as error:
             self._log.event("reload-refused", why=error)
             return str(error)
+        self._logins.accounts = accounts
         return await self._apply(settings, policy)
 
     async def _apply(self, settings: Settings, policy: TlsPolicy) -> str | None:
@@ -395,10 +419,12 @@ class Hub:
         self._table = make_table(settings, self._own, mailboxes, self._gate)
         self._acceptance.table = self._table
         self._acceptance.hostname = settings.hostname
+        self._senders.policy = settings.senders
         if old.dns_servers != settings.dns_servers:
             self._smtp.resolver = make_resolver(settings)
         self._smtp.settings = smtp_settings(settings)
         self._smtp.demands.policy = policy
+        self._paces.configure(settings.relays)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
@@ -427,6 +453,7 @@ class Hub:
         listener = SmtpListener(
             settings,
             acceptance=self._acceptance,
+            logins=self._logins,
             trusted=Networks(self._settings.trusted),
             limits=self._settings.limits,
             hostname=self._settings.hostname,
@@ -446,6 +473,7 @@ class Hub:
 
     async def _shut_down(self) -> None:
         await self._control.close()
+        self._logins.close()
         # What nobody can write down any more need not be waited for.
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
         await asyncio.gather(*(listener.drain(limit_s) for listener in self._listeners))
@@ -453,6 +481,7 @@ class Hub:
             task.cancel()
         await self._dispatcher.drain(limit_s)
         await self._smtp.close()
+        await self._paces.close()
         await self._maildir.close()
         await self._spool.close()
         await self._store.close()
@@ -573,6 +602,11 @@ class Hub:
         await self._store.hold_all_new(held=held)
         self._log.event("operator", action="hold-all" if held else "release-all")
         return {"held": held}
+
+    async def _users_changed(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._logins.accounts = await asyncio.to_thread(make_accounts, self._settings)
+        self._log.event("users-read", accounts=len(self._logins.accounts))
+        return {"accounts": len(self._logins.accounts)}
 
     async def _reload_asked(self, request: dict[str, Any]) -> dict[str, Any]:
         trouble = await self.reload()

@@ -20,3 +20,28 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_secret(path: Path, octets: bytes) -> None:
+    """Replace a file that only its owner may read, durably. Raises OSError."""
+    _write(path, octets, 0o600)
+
+
+def write_public(path: Path, octets: bytes) -> None:
+    """Replace a file everybody may read, durably. Raises OSError."""
+    _write(path, octets, 0o644)
+
+
+def _write(path: Path, octets: bytes, mode: int) -> None:
+    new = path.with_name(f".{path.name}.new")
+    # What lies there was left by a power cut, or by somebody who would like to read along.
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, octets)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(new, path)
+    sync_directory(path.parent)

@@ -85,6 +85,8 @@ def public_hub(
     ):
         peer.answer("CONTENT", "554 5.3.0 Broken")
         config = MAILBOXES + "[networks]\naccept_from_strangers = true\n"
+        # Literals that are not theirs are let in here: reports must not follow them even so.
+        config += '[policy]\nliteral_sender = "record"\n'
         config += route(peer.target, match='recipient = "broken@*"')
         listener = f'[[listener]]\nname = "smtp"\nbind = ["0.0.0.0:{OPEN_PORT}"]\n'
         with Hub(

@@ -12,6 +12,7 @@ _TRACE = re.compile(
     rb"Return-Path: <[^\r\n]*>\r\n"
     rb"(?:Delivered-To: [^\r\n]*\r\n)+"
     rb"Received: [^\r\n]*\r\n(?:\t[^\r\n]*\r\n)*"
+    rb"(?:Authentication-Results: [^\r\n]*\r\n(?:\t[^\r\n]*\r\n)*)?"
 )
 
 

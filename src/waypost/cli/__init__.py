@@ -21,6 +21,7 @@ from waypost.cli import (
     serve,
     tls,
     trace,
+    user,
 )
 from waypost.cli.output import EXIT_LATER, EXIT_NO, EXIT_USAGE, complain, reason_of
 from waypost.errors import ConfigError, HubUnreachable, TemporaryError, WaypostError
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
     delivering = (serve, send, sendmail, route, check, queue, mailbox, trace)
-    for module in (*delivering, dns, tls, configuration):
+    for module in (*delivering, dns, tls, user, configuration):
         module.add_commands(verbs, common)
     return parser
 

@@ -199,6 +199,8 @@ def entry_as_json(entry: Entry) -> dict[str, Any]:
         "protocol": arrival.protocol,
         "listener": arrival.listener,
         "trusted": arrival.trusted,
+        "login": arrival.login,
+        "auth_results": message.auth_results,
         "reports_allowed": message.reports_allowed,
         "recipients": [
             {
@@ -252,6 +254,10 @@ def say_entry(entry: Entry) -> None:
         f"  {local_time(message.accepted_at)}  received from {client} ({known})"
         f" as {printable(arrival.helo) or '-'}, {arrival.protocol} on {arrival.listener}"
     )
+    if arrival.login is not None:
+        say(f"  logged in as {printable(arrival.login)}")
+    if message.auth_results:
+        say(f"  checks {printable(message.auth_results)}")
     say(f"  sender {_sender(entry)}, {size_text(entry.size)}")
     for recipient in entry.recipients:
         say(f"  to {printable(str(recipient.recipient.forward_path))}")

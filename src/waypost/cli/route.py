@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from waypost.app import (
     configured_places,
+    make_accounts,
     make_gate,
     make_mailbox_names,
     make_own_addresses,
@@ -33,7 +34,9 @@ from waypost.cli.submission import draft
 from waypost.delivery.smtp import SmtpTransport
 from waypost.delivery.transport import DeliveryJob, reply_to
 from waypost.errors import AddressError, PermanentError, TemporaryError, WaypostError
+from waypost.intake.senders import Senders
 from waypost.mail.address import Address, IPAddress, as_value
+from waypost.mail.authentication import LITERAL
 from waypost.mail.envelope import Arrival, QueuedRecipient, Recipient
 from waypost.mail.message import decoded_fields
 from waypost.mail.reply import Reply
@@ -62,6 +65,7 @@ def add_commands(
         metavar="FILE",
         help="the mail itself, for routes that match by subject, header or size",
     )
+    route.add_argument("--login", metavar="NAME", help="who is logged in (default: nobody)")
     route.add_argument("--json", action="store_true", help="as JSON")
     route.set_defaults(run=_route)
 
@@ -87,20 +91,27 @@ def _route(parsed: argparse.Namespace) -> int:
         local_ip=_local_ip(client),
         helo="",
         listener=parsed.listener or settings.listeners[0].name,
-        trusted=client in Networks(settings.trusted),
+        trusted=parsed.login is not None or client in Networks(settings.trusted),
+        login=parsed.login,
     )
-    steps = [
-        {
-            "step": f"{client} is {'trusted' if arrival.trusted else 'a stranger'}",
-            "because": "networks.trusted",
-        }
-    ]
+    who = "trusted" if arrival.trusted else "a stranger"
+    if parsed.login is not None:
+        who = f"logged in as {parsed.login}"
+    steps = [{"step": f"{client} is {who}", "because": "networks.trusted"}]
 
     def explain(because: str, step: str, *values: object) -> None:
         steps.append({"step": step.format(*values), "because": because})
 
     content = None if parsed.message is None else _facts(parsed.message)
+    accounts = make_accounts(settings)
+    senders = Senders(settings.senders, own=own, accounts=lambda: accounts, table=lambda: table)
+    results, refusal = senders.judge(arrival, sender)
+    for result in results:
+        because = "policy.literal_sender" if result.method == LITERAL else "[[mailbox]] or user"
+        explain(because, "the sender: {}", result)
     routing = table.route(recipient, arrival, sender, explain, content)
+    if refusal is not None:
+        routing = Routing(routing.recipient, refusal=refusal)
     transport = make_smtp(settings, own, gate)
     ways = asyncio.run(_ways(transport, routing, arrival, sender))
     if parsed.json:

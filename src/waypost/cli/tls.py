@@ -111,7 +111,7 @@ def _init(parsed: argparse.Namespace) -> int:
 
 
 def _issue(parsed: argparse.Namespace) -> int:
-    from waypost.tls.authority import write_public, write_secret
+    from waypost.durable import write_public, write_secret
 
     try:
         subjects = _subjects(parsed.subjects)

@@ -178,6 +178,18 @@ def read_secret_file(value: Any) -> Secret:
     return Secret(read_text(text.partition("\n")[0].rstrip("\r")))
 
 
+def read_password_hash(value: Any) -> Secret:
+    """An Argon2 hash; who has it can guess at leisure, so it is kept as passwords are."""
+    # argon2 takes a while to load, and most configurations have no accounts.
+    from waypost.accounts.passwords import check_hash
+
+    return Secret(check_hash(read_text(value)))
+
+
+def read_password_hash_file(value: Any) -> Secret:
+    return read_password_hash(read_secret_file(value).revealed)
+
+
 def read_hosts(value: Any) -> tuple[Domain | AddressLiteral, ...]:
     """One host, or several that are tried in order."""
     entries = value if isinstance(value, list) else [value]
@@ -294,6 +306,7 @@ def read_match(value: Any) -> dict[str, Any]:
         "sender": lambda glob: AddressGlob(read_text(glob)),
         "client": lambda words: Networks(read_networks(words)),
         "listener": read_text,
+        "login": lambda glob: Glob(read_text(glob)),
         "subject": lambda glob: Glob(read_text(glob)),
         "header": read_header_globs,
         "larger_than": read_size_limit,

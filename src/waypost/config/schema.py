@@ -28,16 +28,21 @@ from waypost.config.readers import (
     read_moved,
     read_networks,
     read_own,
+    read_password_hash,
+    read_password_hash_file,
     read_port,
     read_seconds,
     read_secret,
     read_secret_file,
     read_server,
+    read_size_limit,
     read_target,
     read_text,
     read_tls_policy,
 )
 from waypost.dns.resolver import SYSTEM
+from waypost.intake.senders import LiteralSender
+from waypost.routing.patterns import AddressGlob
 from waypost.tls.policy import Level
 
 
@@ -210,6 +215,22 @@ SECTIONS: tuple[Section, ...] = (
                 "modern: TLS 1.2 and later. legacy: TLS 1.0 and later, for devices from then;"
                 " needs `networks` that name them.",
             ),
+            Key(
+                "login_in_clear",
+                read_networks,
+                (),
+                "as networks.trusted",
+                "Who may log in without TLS: devices that know none. Everybody near the wire can"
+                " read those passwords.",
+            ),
+            Key(
+                "any_login",
+                read_networks,
+                (),
+                "as networks.trusted",
+                "Trusted devices that insist on logging in: any name and password will do, and"
+                " make no difference.",
+            ),
         ),
         "Where mail comes in. Without any: `smtp` on port 2525, `submission` on port 2587 and"
         " `submissions`, with TLS from the start, on port 2465, all addresses.",
@@ -288,6 +309,28 @@ SECTIONS: tuple[Section, ...] = (
                 "true or false",
                 "true: it takes what no other mailbox, alias or list of its domain does.",
             ),
+            Key(
+                "password_hash",
+                read_password_hash,
+                None,
+                "an Argon2 hash",
+                "Its owner may [log in](../how-to/logins.md) by the mailbox's name; `waypost user"
+                " hash` makes one. Absent: nobody may, unless `waypost user add` says otherwise.",
+            ),
+            Key(
+                "password_hash_file",
+                read_password_hash_file,
+                None,
+                "a file",
+                "The same, in a file that only the hub's user may read.",
+            ),
+            Key(
+                "senders",
+                list_of(lambda value: AddressGlob(read_text(value))),
+                (),
+                "list of address patterns",
+                "Senders that its owner may use besides the mailbox's own addresses.",
+            ),
         ),
         "A mailbox that exists from the start.",
         is_array=True,
@@ -300,10 +343,10 @@ SECTIONS: tuple[Section, ...] = (
                 "match",
                 read_match,
                 {},
-                "table of recipient, sender, client, listener, subject, header, larger_than",
-                "All that are given must match. recipient, sender and subject are patterns with *"
-                " and ?, without case; client is a list of networks; listener a name; header a"
-                " table of fields and patterns; larger_than a size.",
+                "table of recipient, sender, client, listener, login, subject, header, larger_than",
+                "All that are given must match. recipient, sender, login and subject are patterns"
+                " with * and ?, without case; client is a list of networks; listener a name; header"
+                " a table of fields and patterns; larger_than a size.",
             ),
             Key(
                 "to",
@@ -363,6 +406,52 @@ SECTIONS: tuple[Section, ...] = (
                 None,
                 "a file",
                 "The password, in a file that only the hub's user may read.",
+            ),
+            Key(
+                "rewrite_from",
+                read_address,
+                None,
+                "an address",
+                "[Who sends](../how-to/rewriting-for-a-relay.md), for a relay that takes mail of"
+                " its account only: the envelope's sender and From. Answers go to the device.",
+            ),
+            Key(
+                "max_message",
+                read_size_limit,
+                None,
+                'a size in octets, or as "25M"',
+                "Larger mail goes back to its sender (552 5.3.4). Absent: what the relay says.",
+            ),
+            Key(
+                "connections",
+                read_count,
+                None,
+                "a whole number",
+                "How many connections it gets at once. Absent: at most 20.",
+            ),
+            Key(
+                "messages_per_minute",
+                read_count,
+                None,
+                "a whole number",
+                "How many messages it gets in any minute; the rest waits. A message to several"
+                " recipients that it takes at once is one.",
+            ),
+            Key(
+                "messages_per_day",
+                read_count,
+                None,
+                "a whole number",
+                "How many messages it gets in any 24 hours, counted by the hour; restarts do not"
+                " begin anew.",
+            ),
+            Key(
+                "fallback",
+                read_text,
+                None,
+                "the name of another relay",
+                "Where mail goes while this relay cannot be reached, or makes it wait for more than"
+                " five minutes.",
             ),
         ),
         "A host that takes mail for elsewhere, for the target `relay:NAME`.",
@@ -428,6 +517,22 @@ SECTIONS: tuple[Section, ...] = (
         "policy",
         (
             Key(
+                "literal_sender",
+                choice_of(*LiteralSender),
+                LiteralSender.PROVE,
+                '"prove", "record" or "off"',
+                "Senders such as cam1@[192.168.1.50]. prove: refused, unless the client is that"
+                " host, logged in, or in `vouchers`. record: only noted in"
+                " Authentication-Results. [How](../how-to/prove-literal-senders.md).",
+            ),
+            Key(
+                "vouchers",
+                read_networks,
+                (),
+                "as networks.trusted",
+                "Other hubs and relays whose word counts for the senders at literals they pass on.",
+            ),
+            Key(
                 "dnsbl_zones",
                 list_of(lambda value: read_domain(value).ascii),
                 (),
@@ -436,7 +541,7 @@ SECTIONS: tuple[Section, ...] = (
                 " terms they state.",
             ),
         ),
-        "What is asked about hosts.",
+        "What is asked of senders, and about hosts.",
     ),
     Section(
         "check",

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from waypost.accounts.accounts import Account
 from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
@@ -18,11 +19,13 @@ from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
 from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits
+from waypost.intake.senders import LiteralSender, SenderPolicy
 from waypost.intake.smtp_listener import ListenerSettings
 from waypost.mail.address import Domain, IPAddress
+from waypost.net.networks import Networks
 from waypost.queue.retry import RetrySettings
 from waypost.routing.groups import GroupSettings
-from waypost.routing.hops import Relay
+from waypost.routing.hops import PaceSettings, Relay
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
 from waypost.routing.targets import parse_target
@@ -59,6 +62,8 @@ class Settings:
     dns_servers: tuple[str, ...] = (SYSTEM,)
     dnsbl_zones: tuple[str, ...] = ()
     check: CheckSettings = field(default_factory=CheckSettings)
+    accounts: tuple[Account, ...] = ()
+    senders: SenderPolicy = field(default_factory=SenderPolicy)
     log_as_json: bool = False
     source: Path | None = None  # None: no configuration file
 
@@ -209,6 +214,7 @@ class _Reader:
                     ("route", index, "match"),
                     f"there is no listener {name!r}; known: {', '.join(sorted(listeners))}",
                 )
+        self._check_logins(values)
         self._check_targets(values)
         self._check_relays(values)
         self._check_domains(values)
@@ -234,6 +240,23 @@ class _Reader:
                 ("retry", "give_up_after_s"), "gives up before the first retry (retry.first_s)"
             )
 
+    def _check_logins(self, values: Values) -> None:
+        for index, listener in enumerate(values["listener"]):
+            for name in ("login_in_clear", "any_login"):
+                if listener["role"] == "lmtp" and listener[name]:
+                    self._fault(("listener", index, name), "nobody logs in over LMTP")
+                elif "any" in (listener[name] or ()):
+                    self._fault(
+                        ("listener", index, name),
+                        "this is for devices that need it: name their networks",
+                    )
+        for index, mailbox in enumerate(values["mailbox"]):
+            given = [name for name in ("password_hash", "password_hash_file") if mailbox[name]]
+            if len(given) == 2:
+                self._fault(("mailbox", index), "password_hash or password_hash_file, not both")
+            elif mailbox["senders"] and not given:
+                self._fault(("mailbox", index, "senders"), "needs a password_hash")
+
     def _check_relays(self, values: Values) -> None:
         for relay in values["relay"]:
             path: KeyPath = ("relay", relay["name"])
@@ -244,6 +267,21 @@ class _Reader:
                 self._fault(path, "username needs either password or password_file")
             elif relay["username"] is not None and relay["tls"] in ("none", "opportunistic"):
                 self._fault(path, 'a login needs tls = "verify", or "encrypt" at the least')
+        self._check_fallbacks(values)
+
+    def _check_fallbacks(self, values: Values) -> None:
+        """Each names a relay, and none leads back to where it began."""
+        fallbacks = {relay["name"]: relay["fallback"] for relay in values["relay"]}
+        for name, fallback in fallbacks.items():
+            path: KeyPath = ("relay", name, "fallback")
+            if fallback is not None and fallback not in fallbacks:
+                self._fault(path, f"there is no [relay.{fallback}]")
+            seen = {name}
+            while fallback is not None and fallback not in seen:
+                seen.add(fallback)
+                fallback = fallbacks.get(fallback)
+            if fallback == name:
+                self._fault(path, f"mail would go round: {name} is a fallback of its own fallback")
 
     def _check_targets(self, values: Values) -> None:
         for section in ("relay", "list"):
@@ -389,6 +427,14 @@ def _compose(
                 *(relay["name"], relay["host"], relay["port"], relay["tls"], relay["ca"]),
                 relay["username"],
                 relay["password"] or relay["password_file"],
+                rewrite_from=relay["rewrite_from"],
+                max_message=relay["max_message"],
+                pace=PaceSettings(
+                    relay["connections"],
+                    relay["messages_per_minute"],
+                    relay["messages_per_day"],
+                ),
+                fallback=relay["fallback"],
             )
             for relay in values["relay"]
         ),
@@ -396,6 +442,7 @@ def _compose(
             ListenerSettings(
                 *(listener["name"], listener["bind"], listener["role"], listener["networks"]),
                 *(listener["tls"], listener["tls_profile"]),
+                *(listener["login_in_clear"], listener["any_login"]),
             )
             for listener in values["listener"]
         )
@@ -419,6 +466,19 @@ def _compose(
                 per_day=check["per_day"],
             ),
             retry_s=check["retry_s"],
+        ),
+        accounts=tuple(
+            Account(
+                _id(mailbox),
+                mailbox["password_hash"] or mailbox["password_hash_file"],
+                mailbox["senders"],
+            )
+            for mailbox in values["mailbox"]
+            if mailbox["password_hash"] or mailbox["password_hash_file"]
+        ),
+        senders=SenderPolicy(
+            LiteralSender(values["policy"]["literal_sender"]),
+            Networks(values["policy"]["vouchers"]),
         ),
         log_as_json=values["log"]["format"] == "json",
         source=config,

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from waypost.delivery.connection import TlsUnmet
 from waypost.delivery.sts import StsPolicies
+from waypost.delivery.transport import DeliveryJob
 from waypost.dns.resolver import Resolver, TlsaRecord
 from waypost.mail.address import AddressLiteral, Domain
 from waypost.mail.message import QueuedMessage, header_section
 from waypost.observe import Log
 from waypost.routing.hops import Host, Relay
-from waypost.routing.targets import parse_host
+from waypost.routing.targets import UnixPath, parse_host, parse_next_hop
 from waypost.tls.policy import Choice, Level, TlsPolicy, is_like
 from waypost.tls.sts import Mode, StsPolicy
 
@@ -72,6 +73,37 @@ class Demands:
     async def close(self) -> None:
         """Give up what is under way."""
         await self._sts.close()
+
+    def choice(self, job: DeliveryJob, relay: Relay | None) -> Choice:
+        """What the rules say of where a job goes; its domain may ask for more."""
+        domain = _domain(job)
+        if domain is not None:
+            return self.policy.choice(domain)
+        return self._of_named(job, relay).choice
+
+    async def of_job(self, job: DeliveryJob, relay: Relay | None, resolver: Resolver) -> Wanted:
+        """Of the hosts of a job; `relay` is the target's, where it is one.
+
+        Raises KeptUnavailable.
+        """
+        domain = _domain(job)
+        if domain is not None:
+            return await self.of_domain(domain, job.message, resolver)
+        return self._of_named(job, relay)
+
+    def _of_named(self, job: DeliveryJob, relay: Relay | None) -> Wanted:
+        target = job.target
+        if relay is not None:
+            return self.of_relay(relay, job.message)
+        if target.kind == "direct":
+            literal = job.recipients[0].recipient.forward_path.domain
+            if isinstance(literal, AddressLiteral):
+                return self.of_host(literal, job.message)
+            return IN_CLEAR  # to which there is no way
+        next_hop = parse_next_hop(target)
+        if target.kind == "lmtp" or isinstance(next_hop, UnixPath):
+            return IN_CLEAR
+        return self.of_host(next_hop.host, job.message)
 
     def of_relay(self, relay: Relay, message: QueuedMessage) -> Wanted:
         """Of the hosts of a relay: its table alone says it."""
@@ -133,6 +165,12 @@ class Demands:
         if not sts.allows(host.name) and self._log is not None:
             self._log.event("mta-sts-testing", domain=wanted.domain, host=host.name)
         return False
+
+
+def _domain(job: DeliveryJob) -> Domain | None:
+    """The domain whose MX records say where a job goes; None: something else does."""
+    domain = job.recipients[0].recipient.forward_path.domain
+    return domain if job.target.kind == "direct" and isinstance(domain, Domain) else None
 
 
 def _for_message(wanted: Wanted, message: QueuedMessage) -> Wanted:

@@ -22,18 +22,20 @@ from waypost.delivery.connection import (
 )
 from waypost.delivery.demands import IN_CLEAR, Demand, Demands, Wanted
 from waypost.delivery.eyeballs import first_to_answer
+from waypost.delivery.rewriting import outgoing
 from waypost.delivery.securing import Securing, described
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver, ResolverUnavailable
 from waypost.errors import ConnectForbidden, NoWay, PeerUnreachable, TemporaryError
-from waypost.mail.address import AddressLiteral, Domain, IPAddress
+from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
+from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, connect, connect_unix, origin_of
 from waypost.net.interfaces import OwnAddresses
 from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
-from waypost.routing.targets import Target, UnixPath, parse_next_hop
+from waypost.routing.targets import Target, parse_next_hop
 from waypost.smtp.client import NEEDS_REQUIRETLS, NO_TLS_THERE, Transaction
 from waypost.tls.policy import Choice, Level
 
@@ -230,33 +232,17 @@ class SmtpTransport:
 
         Raises TemporaryError.
         """
-        domain = _domain(job)
-        if domain is not None:
-            return self.demands.policy.choice(domain)
-        return self._wanted_of_host(job).choice
+        return self.demands.choice(job, self._relay_of(job))
 
     async def _wanted(self, job: DeliveryJob) -> Wanted:
-        domain = _domain(job)
-        if domain is not None:
-            return await self.demands.of_domain(domain, job.message, self.resolver)
-        return self._wanted_of_host(job)
+        return await self.demands.of_job(job, self._relay_of(job), self.resolver)
 
-    def _wanted_of_host(self, job: DeliveryJob) -> Wanted:
-        target = job.target
-        if target.kind == "relay":
-            return self.demands.of_relay(self._relay(target), job.message)
-        if target.kind == "direct":
-            literal = job.recipients[0].recipient.forward_path.domain
-            if isinstance(literal, AddressLiteral):
-                return self.demands.of_host(literal, job.message)
-            return IN_CLEAR  # to which there is no way
-        next_hop = parse_next_hop(target)
-        if target.kind == "lmtp" or isinstance(next_hop, UnixPath):
-            return IN_CLEAR
-        return self.demands.of_host(next_hop.host, job.message)
+    def _relay_of(self, job: DeliveryJob) -> Relay | None:
+        return self._relay(job.target) if job.target.kind == "relay" else None
 
     def _way(self, job: DeliveryJob, wanted: Wanted, demand: Demand) -> _Way:
-        sources = self.settings.groups.sources_of(job.message.envelope.reverse_path)
+        sender = job.message.envelope.reverse_path
+        sources = self.settings.groups.sources_of(sender) or self._own_literal(sender)
         return _Way(
             self._origin(job),
             tuple(sources),
@@ -264,6 +250,13 @@ class SmtpTransport:
             wanted.relay,
             demand,
         )
+
+    def _own_literal(self, sender: Address | None) -> Sequence[IPAddress]:
+        """An address of this host that a sender names: leaving by it proves the sender."""
+        if sender is None or not isinstance(sender.domain, AddressLiteral):
+            return ()
+        ip = sender.domain.ip
+        return (ip,) if ip in self._own and not ip.is_loopback else ()
 
     def _origin(self, job: DeliveryJob) -> Origin:
         if job.target.kind != "direct":
@@ -287,7 +280,17 @@ class SmtpTransport:
             idle = self._idle_connection((hop, way))
             if idle is not None:
                 return hop, idle, False
+        self._make_room(way)
         return *await self._open(hops, way), True
+
+    def _make_room(self, way: _Way) -> None:
+        """A relay that counts its connections has none that idle beside a new one."""
+        if way.relay is None or way.relay.pace.connections is None:
+            return
+        for (_, other), idle in self._idle.items():
+            if other.relay is not None and other.relay.name == way.relay.name:
+                while idle:
+                    idle.pop().quit()
 
     async def _carry(
         self, hop: Hop, connection: SmtpConnection, way: _Way, job: DeliveryJob
@@ -303,8 +306,16 @@ class SmtpTransport:
             waiting = job.recipients[len(outcomes) :]
             batch = waiting[: connection.session.max_recipients or len(waiting)]
             is_stale = False
+            made = await outgoing(
+                job, way.relay, connection.session.extensions, self.settings.hostname
+            )
+            if made.refusal is not None:
+                self._keep((hop, way), connection)
+                refused = Outcome.of(made.refusal, success=success)
+                return outcomes + [refused] * len(waiting)
+            message = made.message
             try:
-                replies = await connection.transact(_transaction(job, batch), job.message)
+                replies = await connection.transact(_transaction(message, batch), message)
             except NotCanonical:
                 return [Outcome.of(_MAY_NOT_LEAVE, success=success)] * len(job.recipients)
             except PeerUnreachable:
@@ -323,7 +334,14 @@ class SmtpTransport:
                 peer_reports = connection.session.reports_deliveries
                 tls = described(connection, way.demand)
                 outcomes += [
-                    Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports, tls=tls)
+                    Outcome.of(
+                        reply,
+                        success=success,
+                        hop=hop,
+                        peer_reports=peer_reports,
+                        changes=made.changes,
+                        tls=tls,
+                    )
                     for reply in replies
                 ]
                 self._keep((hop, way), connection)
@@ -433,12 +451,6 @@ def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     return fitting or host.hops
 
 
-def _domain(job: DeliveryJob) -> Domain | None:
-    """The domain whose MX records say where a job goes; None: something else does."""
-    domain = job.recipients[0].recipient.forward_path.domain
-    return domain if job.target.kind == "direct" and isinstance(domain, Domain) else None
-
-
 def _worse(known: Exception | None, new: Exception) -> Exception:
     """What is told of several troubles: a host that may answer later outweighs one that did and
     was not good enough, and both outweigh one that may never be asked.
@@ -458,8 +470,7 @@ def _success(job: DeliveryJob) -> OutcomeKind:
     return OutcomeKind.DELIVERED if job.target.kind == "lmtp" else OutcomeKind.RELAYED
 
 
-def _transaction(job: DeliveryJob, batch: Sequence[QueuedRecipient]) -> Transaction:
-    message = job.message
+def _transaction(message: QueuedMessage, batch: Sequence[QueuedRecipient]) -> Transaction:
     return Transaction(
         envelope=message.envelope,
         recipients=[queued.recipient for queued in batch],

@@ -10,11 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 from waypost.errors import QueueFull, StoreLost, TemporaryError
+from waypost.intake.senders import Senders
 from waypost.mail import reply as replies
 from waypost.mail.address import Address, ip_text
+from waypost.mail.authentication import AuthResult, results_field, results_text
 from waypost.mail.envelope import (
     Arrival,
     Envelope,
@@ -23,14 +26,17 @@ from waypost.mail.envelope import (
     Recipient,
     sender_is_proven,
 )
+from waypost.mail.header_filter import HeaderFilter
 from waypost.mail.message import (
     MAX_RECEIVED,
     QueuedMessage,
     count_received,
     decoded_fields,
     received_field,
+    trace_name,
 )
 from waypost.mail.reply import Reply
+from waypost.mail.submission import missing_fields
 from waypost.net.interfaces import OwnAddresses
 from waypost.observe import Log
 from waypost.queue.spool import ContentWriter, InlineContent, Spool, StoredContent
@@ -63,15 +69,42 @@ class _Taken(NamedTuple):
 class Transaction:
     """One message on its way in."""
 
-    __slots__ = ("arrival", "envelope", "queue_id", "recipients", "reports_allowed", "writer")
+    __slots__ = (
+        "arrival",
+        "envelope",
+        "filter",
+        "is_submission",
+        "queue_id",
+        "recipients",
+        "reports_allowed",
+        "results",
+        "writer",
+    )
 
-    def __init__(self, arrival: Arrival, envelope: Envelope, *, reports_allowed: bool) -> None:
+    def __init__(
+        self,
+        arrival: Arrival,
+        envelope: Envelope,
+        *,
+        is_submission: bool,
+        reports_allowed: bool,
+        results: list[AuthResult],
+    ) -> None:
         self.arrival = arrival
         self.envelope = envelope
+        self.is_submission = is_submission
         self.reports_allowed = reports_allowed
+        self.results = results
+        self.filter: HeaderFilter | None = None  # None: no content asked for yet
         self.recipients: list[_Taken] = []
         self.queue_id = QueueId("")
         self.writer: ContentWriter | None = None  # None: no content asked for yet, or refused
+
+    def write(self, piece: bytes) -> bool:
+        """Take a piece of the content; False: let the client wait."""
+        if self.writer is None or self.filter is None:
+            return True
+        return self.writer.write(self.filter.feed(piece))
 
     def abort(self) -> None:
         """Forget what was received."""
@@ -91,9 +124,11 @@ class Acceptance:
         table: RoutingTable,
         own: OwnAddresses,
         hostname: str | None,
+        senders: Senders,
         log: Log,
     ) -> None:
         """`table` and `hostname` may be replaced while running (reload)."""
+        self._senders = senders
         self._store = store
         self._spool = spool
         self._own = own
@@ -101,11 +136,10 @@ class Acceptance:
         self.table = table
         self.hostname = hostname
 
-    def mail(
-        self, arrival: Arrival, request: MailRequested, *, login_needed: bool
-    ) -> Transaction | Reply:
-        """A transaction for an acceptable sender, or the refusal."""
-        if login_needed and not arrival.trusted:
+    def mail(self, arrival: Arrival, request: MailRequested, role: str) -> Transaction | Reply:
+        """A transaction for an acceptable sender, or the refusal; `role` is the listener's."""
+        is_submission = role == "submission" or arrival.login is not None
+        if is_submission and not arrival.trusted:
             return self._refused(arrival, request.reverse_path, "", replies.LOGIN_NEEDED)
         refusal = self._store.refusal(request.size or 0)
         if refusal is not None:
@@ -113,12 +147,24 @@ class Acceptance:
         reverse_path = request.reverse_path
         if reverse_path is not None:
             reverse_path = self.table.qualify(reverse_path, arrival)
+        results: list[AuthResult] = []
+        # Who speaks LMTP hands over what another host has accepted.
+        if role != "lmtp":
+            results, refusal = self._senders.judge(arrival, reverse_path)
+            if refusal is not None:
+                return self._refused(arrival, reverse_path, "", refusal)
         envelope = Envelope(
             *(reverse_path, request.body, request.smtputf8, request.envid, request.ret),
             request.requiretls,
         )
         proven = sender_is_proven(reverse_path, arrival.client_ip, self._own.current)
-        return Transaction(arrival, envelope, reports_allowed=proven)
+        return Transaction(
+            arrival,
+            envelope,
+            is_submission=is_submission,
+            reports_allowed=proven,
+            results=results,
+        )
 
     def rcpt(self, transaction: Transaction, request: RcptRequested) -> Reply:
         """Take a recipient, or say why not."""
@@ -145,6 +191,9 @@ class Acceptance:
             )
         transaction.queue_id = self._store.next_id()
         transaction.writer = self._spool.create(transaction.queue_id, on_drained)
+        transaction.filter = HeaderFilter(
+            self._name_on(transaction.arrival), without_bcc=transaction.is_submission
+        )
         return replies.START_CONTENT
 
     def finish(self, transaction: Transaction, ended: ContentEnded, answer: Answer) -> None:
@@ -155,6 +204,8 @@ class Acceptance:
             transaction.abort()
             answer(self._refused_content(transaction, refusal or replies.STORE_AWAY))
             return
+        assert transaction.filter is not None  # it came with the writer
+        writer.write(transaction.filter.end())
         transaction.writer = None
         content = writer.finish()
         if isinstance(content, InlineContent):
@@ -187,7 +238,7 @@ class Acceptance:
             writer.discard()
             answer(self._refused_content(transaction, refusal))
             return
-        message = self._message(transaction, writer, content)
+        message = self._message(transaction, writer, content, head)
 
         def kept(done: asyncio.Future[None]) -> None:
             error = done.exception()
@@ -232,9 +283,22 @@ class Acceptance:
         return None
 
     def _message(
-        self, transaction: Transaction, writer: ContentWriter, content: StoredContent
+        self, transaction: Transaction, writer: ContentWriter, content: StoredContent, head: bytes
     ) -> QueuedMessage:
         now = time.time()
+        arrival = transaction.arrival
+        authors = self._senders.judge_authors(arrival, head)
+        results = results_text([*transaction.results, *authors])
+        added = results_field(self._name_on(arrival), results)
+        if transaction.is_submission:
+            added += missing_fields(
+                head,
+                queue_id=transaction.queue_id,
+                at=now,
+                host=self._name_on(arrival),
+                sender=None if arrival.login is None else transaction.envelope.reverse_path,
+                is_theirs=partial(self._senders.is_theirs, arrival),
+            )
         queued: list[QueuedRecipient] = []
         for taken in transaction.recipients:
             for route in taken.routing.routes:
@@ -249,16 +313,22 @@ class Acceptance:
             content=content,
             prepend=received_field(
                 transaction.queue_id,
-                transaction.arrival,
+                arrival,
                 now,
                 self.hostname,
                 None if only is None else only.forward_path,
-            ),
+            )
+            + added,
             accepted_at=now,
             is_eight_bit=writer.is_eight_bit,
             reports_allowed=transaction.reports_allowed,
             recipients=tuple(queued),
+            auth_results=results,
         )
+
+    def _name_on(self, arrival: Arrival) -> str:
+        """What the hub calls itself to this client."""
+        return trace_name(arrival.local_ip, self.hostname)
 
     def _log_received(self, message: QueuedMessage) -> None:
         arrival = message.arrival

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from waypost.accounts.accounts import Account
 from waypost.intake.acceptance import Transaction
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress, as_value
@@ -25,6 +26,7 @@ from waypost.smtp.server import (
     ContentChunk,
     ContentEnded,
     ContentRequested,
+    LoginRequested,
     Phase,
     ServerSession,
     TlsRequested,
@@ -99,6 +101,9 @@ class IncomingSession(asyncio.Protocol):
             trace_name(self._local_ip, listener.hostname),
             offers_tls=listener.offers_tls and not self._is_local,
             is_encrypted=is_encrypted,
+            login_offer=(
+                None if self._client_ip is None else listener.login_offer(self._client_ip)
+            ),
         )
         listener.sessions.add(self)
         if self._client_ip is None and not self._is_local:
@@ -226,6 +231,27 @@ class IncomingSession(asyncio.Protocol):
         if early:
             self.data_received(early)
 
+    def _on_login(self, event: LoginRequested) -> None:
+        assert self._client_ip is not None  # by a Unix socket nobody logs in
+        is_waiting = False
+
+        def answer(account: Account | None, reply: Reply) -> None:
+            if self._session.phase is Phase.CLOSED:
+                return  # the client has gone
+            if account is not None:
+                self._session.login = account.name
+            self._session.answer(reply)
+            if is_waiting:
+                self._advance()
+                self._resume()
+
+        if self._listener.takes_any_login(self._client_ip):
+            answer(None, replies.LOGGED_IN)
+        else:
+            name = self._listener.settings.name
+            self._listener.logins.judge(self._client_ip, name, event.claim, answer)
+        is_waiting = True
+
     def _on_mail(self, event: MailRequested) -> None:
         session = self._session
         arrival = self._arrival
@@ -236,11 +262,11 @@ class IncomingSession(asyncio.Protocol):
                 local_ip=self._local_ip,
                 helo=session.helo,
                 listener=self._listener.settings.name,
-                trusted=self._is_trusted,
+                trusted=self._is_trusted or session.login is not None,
+                login=session.login,
             )
-        result = self._listener.acceptance.mail(
-            arrival, event, login_needed=self._listener.settings.role == "submission"
-        )
+        role = self._listener.settings.role
+        result = self._listener.acceptance.mail(arrival, event, role)
         if isinstance(result, Reply):
             session.answer(result)
         else:
@@ -257,9 +283,8 @@ class IncomingSession(asyncio.Protocol):
 
     def _on_chunk(self, event: ContentChunk) -> None:
         transaction = self._transaction
-        if transaction is not None and transaction.writer is not None:
-            if not transaction.writer.write(event.content):
-                self._pause()
+        if transaction is not None and not transaction.write(event.content):
+            self._pause()
 
     def _on_content_ended(self, event: ContentEnded) -> None:
         transaction = self._transaction
@@ -298,6 +323,7 @@ class IncomingSession(asyncio.Protocol):
         ContentChunk: _on_chunk,
         ContentEnded: _on_content_ended,
         TlsRequested: _on_tls,
+        LoginRequested: _on_login,
         TransactionDropped: _on_dropped,
     }
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from waypost.intake.acceptance import Acceptance, Limits
+from waypost.intake.logins import Logins
 from waypost.intake.session import GOODBYE_S, HANDSHAKE_S, IncomingSession, ip_of
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.net.networks import Networks
 from waypost.observe import Log
-from waypost.smtp.server import (
-    ServerSettings,
-)
+from waypost.smtp.sasl import ScramKeys
+from waypost.smtp.server import LoginOffer, ServerSettings
 
 # RFC 5321 §4.5.3.2.7: a server waits five minutes for the next command.
 IDLE_S = 300.0
@@ -41,6 +41,8 @@ class ListenerSettings:
     networks: tuple[str, ...] = ("any",)
     tls: str = "starttls"  # off | starttls | implicit
     tls_profile: str = "modern"  # modern | legacy
+    login_in_clear: tuple[str, ...] = ()  # networks that may log in without TLS
+    any_login: tuple[str, ...] = ()  # trusted networks whose logins are taken without a look
 
 
 def split_bind(bind: str) -> tuple[str, int]:
@@ -61,6 +63,13 @@ def split_bind(bind: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _no_keys(name: str) -> ScramKeys:
+    raise AssertionError("SCRAM is not offered")
+
+
+_ANY_LOGIN = LoginOffer(("PLAIN", "LOGIN"), _no_keys, needs_tls=False)
+
+
 class SmtpListener:
     """One listener with its sockets and sessions."""
 
@@ -69,6 +78,7 @@ class SmtpListener:
         settings: ListenerSettings,
         *,
         acceptance: Acceptance,
+        logins: Logins,
         trusted: Networks,
         limits: Limits,
         hostname: str | None,
@@ -79,6 +89,9 @@ class SmtpListener:
         self.settings = settings
         self.tls = tls
         self.acceptance = acceptance
+        self.logins = logins
+        self._clear = Networks(settings.login_in_clear)
+        self._careless = Networks(settings.any_login)
         self.log = log
         self.networks = Networks(settings.networks)
         self.sessions: set[IncomingSession] = set()
@@ -182,6 +195,18 @@ class SmtpListener:
         self._gone = asyncio.Event()
         if self.sessions:
             await self._gone.wait()
+
+    def login_offer(self, client: IPAddress) -> LoginOffer | None:
+        """How a client may log in; None: it may not."""
+        if self.takes_any_login(client):
+            return _ANY_LOGIN
+        if self.settings.role == "lmtp":
+            return None
+        return self.logins.offer(needs_tls=client not in self._clear)
+
+    def takes_any_login(self, client: IPAddress) -> bool:
+        """True for a device that has to log in, and is trusted by its address anyway."""
+        return client in self._careless and client in self.trusted
 
     def flush_soon(self, session: IncomingSession) -> None:
         """Have a session send what it has to say at the end of this turn of the loop.

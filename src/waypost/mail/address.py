@@ -216,7 +216,8 @@ def _is_ipv4(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parse_domain(text: str, offset: int) -> Domain:
-    if not text.isascii():
+    is_mapped = not text.isascii()
+    if is_mapped:
         try:
             text = idna.encode(text, uts46=True).decode("ascii")
         except (idna.IDNAError, UnicodeError) as error:
@@ -237,7 +238,10 @@ def _parse_domain(text: str, offset: int) -> Domain:
             section="RFC 5321 §4.5.3.1.2",
         )
     if _ASCII_DOMAIN.fullmatch(text) is None:
-        raise _no_domain(text, offset)
+        fault = _no_domain(text, offset)
+        if is_mapped:
+            fault.offset = offset  # where in the mapped name says nothing of the name as written
+        raise fault
     return Domain(text.lower())
 
 

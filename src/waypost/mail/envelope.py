@@ -128,6 +128,7 @@ class Outcome(NamedTuple):
     reply: Reply
     hop: Hop | None = None  # None: the attempt needed or reached no host
     peer_reports: bool = False  # the next hop took over the duty of DSNs (RFC 3461 §4.2)
+    changes: tuple[str, ...] = ()  # what was done to the message on its way out, in words
     tls: str | None = None  # what was negotiated with the hop; None: in clear
 
     @property
@@ -145,6 +146,7 @@ class Outcome(NamedTuple):
         success: OutcomeKind,
         hop: Hop | None = None,
         peer_reports: bool = False,
+        changes: tuple[str, ...] = (),
         tls: str | None = None,
     ) -> Outcome:
         """From a reply: 2xx is `success`, 4xx deferred, 5xx failed."""
@@ -154,7 +156,7 @@ class Outcome(NamedTuple):
             kind = OutcomeKind.DEFERRED
         else:
             kind = OutcomeKind.FAILED
-        return cls(kind, reply, hop, peer_reports, tls)
+        return cls(kind, reply, hop, peer_reports, changes, tls)
 
 
 @dataclass(slots=True)

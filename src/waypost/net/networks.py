@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_network
 
 from waypost.mail.address import IPAddress, as_value
 from waypost.net.special import IPNetwork
@@ -52,3 +52,11 @@ class Networks:
 
 
 NOWHERE = Networks(())
+
+
+def site_of(ip: IPAddress) -> IPAddress:
+    """What stands for one client in counts: the address, of IPv6 its /64.
+
+    Whoever has an IPv6 address has 2^64 of them (RFC 6177).
+    """
+    return ip if ip.version == 4 else IPv6Address(int(ip) >> 64 << 64)

@@ -44,6 +44,7 @@ class Rule:
     sender: AddressGlob | None = None
     client: Networks | None = None
     listener: str | None = None
+    login: Glob | None = None
     subject: Glob | None = None
     header: tuple[tuple[str, Glob], ...] = ()
     larger_than: int | None = None  # octets
@@ -227,6 +228,16 @@ class RoutingTable:
             ]
         return Routing(recipient, tuple(routes), has_moved=has_moved)
 
+    def reaches(self, address: Address, mailbox: str, arrival: Arrival) -> bool:
+        """True when mail for an address gets, or would get, into a mailbox of this name here."""
+        if not self.is_ours(address.domain, arrival):
+            return False
+        wanted = self._mailboxes.named(mailbox)
+        found = self._find(address, _nobody_asks)
+        if isinstance(found, Target):
+            return found == Target("mailbox", wanted)
+        return found is None and self._mailboxes.resolve(address.local_part) == wanted
+
     def list_settings(self, name: str) -> ListSettings | None:
         """A list; None: there is none of this name."""
         return self._lists.get(name)
@@ -388,6 +399,8 @@ def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address |
     if rule.client is not None and (
         arrival.client_ip is None or arrival.client_ip not in rule.client
     ):
+        return False
+    if rule.login is not None and (arrival.login is None or not rule.login.matches(arrival.login)):
         return False
     if rule.recipient is not None and not rule.recipient.matches(recipient):
         return False

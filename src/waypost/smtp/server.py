@@ -5,8 +5,8 @@ step whatever a client sends. Decisions are the caller's: `next_event()` gives a
 engine reads no further until `answer()` (content chunks alone need no answer).
 
 Extensions: PIPELINING (RFC 2920), SIZE (1870), 8BITMIME (6152), BINARYMIME and CHUNKING (3030),
-SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034), DSN (3461), LIMITS (9422), STARTTLS (3207), REQUIRETLS
-(8689). AUTH has its row in the table below.
+SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034), DSN (3461), LIMITS (9422), STARTTLS (3207), AUTH
+(4954), REQUIRETLS (8689).
 """
 
 from __future__ import annotations
@@ -23,12 +23,26 @@ from waypost.mail.reply import Reply
 from waypost.smtp import command as grammar
 from waypost.smtp.command import CommandRefused, MailRequested, RcptRequested
 from waypost.smtp.data import ChunkDecoder, DataDecoder
+from waypost.smtp.sasl import (
+    MAX_LOGIN_LINE,
+    TOKEN_REFUSED,
+    Claim,
+    Exchange,
+    KeysOf,
+    Malformed,
+    TokenClaim,
+    challenge_line,
+    decode_response,
+    exchange_of,
+)
 
 # RFC 5321 §4.5.3.1.4, CRLF included; MAIL and RCPT grow with their extensions (RFC 1870 §3,
 # RFC 3461 §5.4, RFC 6531 §3.4), here with room to spare.
 MAX_COMMAND_LINE = 512
 MAX_PATH_COMMAND_LINE = 2048
 MAX_JUNK_COMMANDS = 20
+# RFC 4954 §4: a session may end after some failed logins.
+MAX_FAILED_LOGINS = 3
 
 
 class Phase(IntEnum):
@@ -40,9 +54,10 @@ class Phase(IntEnum):
     RECIPIENTS = 3  # at least one recipient taken
     CHUNKS = 4  # between the BDAT chunks of one message
     FAILED = 5  # a BDAT message is lost; only RSET, EHLO or QUIT lead on (RFC 3030 §2)
-    DATA = 6  # reading content up to the end mark
-    CHUNK = 7  # reading the octets of one BDAT chunk
-    CLOSED = 8
+    LOGIN = 6  # in an AUTH exchange: every line is an answer to a challenge
+    DATA = 7  # reading content up to the end mark
+    CHUNK = 8  # reading the octets of one BDAT chunk
+    CLOSED = 9
 
 
 @dataclass(slots=True)
@@ -76,6 +91,14 @@ class TlsRequested:
 
 
 @dataclass(slots=True)
+class LoginRequested:
+    """AUTH has come to its claim; wants an answer: 235 when it is good."""
+
+    mechanism: str
+    claim: Claim
+
+
+@dataclass(slots=True)
 class TransactionDropped:
     """RSET, a new greeting, or a failed chunk: forget the transaction; wants no answer."""
 
@@ -87,6 +110,7 @@ Event = (
     | ContentChunk
     | ContentEnded
     | TlsRequested
+    | LoginRequested
     | TransactionDropped
 )
 
@@ -102,6 +126,15 @@ class ServerSettings:
     software: str = "Waypost"
 
 
+@dataclass(frozen=True, slots=True)
+class LoginOffer:
+    """How clients of a listener may log in."""
+
+    mechanisms: tuple[str, ...]  # the best first
+    keys_of: KeysOf
+    needs_tls: bool = True
+
+
 class ServerSession:
     """One session; see the module text for the protocol of use."""
 
@@ -114,8 +147,12 @@ class ServerSession:
         "_chunk_size",
         "_chunks",
         "_data",
+        "_exchange",
+        "_failed_logins",
         "_fault",
         "_junk",
+        "_login_offer",
+        "_mechanism",
         "_name",
         "_out",
         "_overlong",
@@ -129,6 +166,7 @@ class ServerSession:
         "extended",
         "helo",
         "is_encrypted",
+        "login",
         "offers_tls",
         "phase",
         "recipients",
@@ -142,11 +180,18 @@ class ServerSession:
         *,
         offers_tls: bool = False,
         is_encrypted: bool = False,
+        login_offer: LoginOffer | None = None,
     ) -> None:
         """`name` is what the hub calls itself: its host name, or the literal connected to.
 
-        `offers_tls`: STARTTLS is there for the asking; `is_encrypted`: TLS came first.
+        `offers_tls`: STARTTLS is there for the asking; `is_encrypted`: TLS came first;
+        `login_offer` None: nobody can log in.
         """
+        self._login_offer = login_offer
+        self._exchange: Exchange | None = None  # None: no login is under way
+        self._mechanism = ""
+        self._failed_logins = 0
+        self.login: str | None = None  # who is logged in, as the caller has it; None: nobody
         self.offers_tls = offers_tls
         self.is_encrypted = is_encrypted
         self._settings = settings
@@ -205,7 +250,7 @@ class ServerSession:
                 line = self._next_line()
                 if line is None:
                     return None
-                event = self._command(line)
+                event = self._command(line) if phase is not Phase.LOGIN else self._response(line)
             if event is None:
                 if self.phase is phase and (phase is Phase.DATA or phase is Phase.CHUNK):
                     return None
@@ -220,6 +265,9 @@ class ServerSession:
         event, self._answering = self._answering, None
         if type(event) is ContentRequested:
             self._answer_content_request(reply)
+            return
+        if type(event) is LoginRequested:
+            self._answer_login(event, reply)
             return
         self._out.append(reply.wire)
         for other in others:
@@ -248,6 +296,7 @@ class ServerSession:
 
     def encrypted(self) -> None:
         """The handshake is done: what was said before it was never said (RFC 3207 §4.2)."""
+        self.login = None
         self.offers_tls = False
         self.is_encrypted = True
         self._buffer = b""
@@ -281,8 +330,10 @@ class ServerSession:
         base = "LMTP" if self._settings.is_lmtp else ("ESMTP" if self.extended else "SMTP")
         if self.smtputf8:
             base = "UTF8LMTP" if self._settings.is_lmtp else "UTF8SMTP"
-        # RFC 3848 has no word for SMTP without EHLO over TLS.
-        return f"{base}S" if self.is_encrypted and base != "SMTP" else base
+        # RFC 3848 has no word for SMTP without EHLO over TLS, nor for a login there.
+        if base == "SMTP":
+            return base
+        return f"{base}{'S' if self.is_encrypted else ''}{'A' if self.login is not None else ''}"
 
     # Lines.
 
@@ -292,7 +343,7 @@ class ServerSession:
             end = self._buffer.find(b"\n", self._position)
             if end < 0:
                 waiting = len(self._buffer) - self._position
-                if waiting > MAX_PATH_COMMAND_LINE:
+                if waiting > self._max_line:
                     # Keep nothing of a line that is too long anyway.
                     self._overlong = True
                     keep = 1 if self._buffer.endswith(b"\r") else 0
@@ -309,7 +360,8 @@ class ServerSession:
             )
             if was_refused and not self._refused_line:
                 continue
-            if not was_refused and (is_overlong or len(line) > MAX_PATH_COMMAND_LINE):
+            if not was_refused and (is_overlong or len(line) > self._max_line):
+                self._leave_login()
                 self._say_junk(replies.LINE_TOO_LONG)
             elif line.endswith(b"\r") and _CONTROL.search(line := line[:-1]) is None:
                 return line
@@ -321,7 +373,12 @@ class ServerSession:
             if self.phase is Phase.CLOSED:
                 return None
 
+    @property
+    def _max_line(self) -> int:
+        return MAX_PATH_COMMAND_LINE if self._login_offer is None else MAX_LOGIN_LINE
+
     def _bad_line(self) -> None:
+        self._leave_login()
         self._bad_lines += 1
         if self._bad_lines >= 2:
             self.refuse(replies.TOO_MANY_ERRORS)
@@ -348,7 +405,7 @@ class ServerSession:
         if action is None:
             self._out_of_order(verb)
             return None
-        if len(line) + 2 > MAX_COMMAND_LINE and verb not in _PATH_COMMANDS:
+        if len(line) + 2 > _LONGER.get(verb, MAX_COMMAND_LINE):
             self._say_junk(replies.LINE_TOO_LONG)
             return None
         try:
@@ -392,7 +449,7 @@ class ServerSession:
             self._out.append(
                 _extensions(
                     *(self._name, settings.max_message_bytes, settings.max_recipients),
-                    *(self.offers_tls, self.is_encrypted),
+                    *(self.offers_tls, self._offered_mechanisms(), self.is_encrypted),
                 )
             )
         else:
@@ -458,6 +515,87 @@ class ServerSession:
             self.refuse(replies.NOTHING_BEFORE_TLS)
             return None
         return TlsRequested()
+
+    # Logins.
+
+    def _offered_mechanisms(self) -> tuple[str, ...]:
+        offer = self._login_offer
+        # RFC 4954 §4: once is enough.
+        if offer is None or self.login is not None or not self._may_log_in(offer):
+            return ()
+        return offer.mechanisms
+
+    def _may_log_in(self, offer: LoginOffer) -> bool:
+        return self.is_encrypted or not offer.needs_tls
+
+    def _auth(self, argument: str) -> Event | None:
+        if self._login_offer is None:
+            raise CommandRefused(replies.NOT_IMPLEMENTED)
+        if not self._may_log_in(self._login_offer):
+            raise CommandRefused(replies.LOGIN_NEEDS_TLS)
+        if self.phase is Phase.CONNECTED:
+            raise CommandRefused(replies.GREET_FIRST)
+        if self.phase is not Phase.READY or self.login is not None:
+            raise CommandRefused(replies.NOT_IN_THIS_ORDER)
+        mechanism, _, initial = argument.partition(" ")
+        mechanism = mechanism.upper()
+        if mechanism not in self._login_offer.mechanisms:
+            raise CommandRefused(replies.UNKNOWN_MECHANISM)
+        self._mechanism = mechanism
+        self._exchange = exchange_of(mechanism, self._login_offer.keys_of)
+        self.phase = Phase.LOGIN
+        initial = initial.strip(" ")
+        return self._response(initial.encode()) if initial else self._go_on(None)
+
+    def _response(self, line: bytes) -> Event | None:
+        """A line of an exchange: "*" gives up, anything else is base64 (RFC 4954 §4)."""
+        if line == b"*":
+            self._end_login(replies.LOGIN_GIVEN_UP)
+            return None
+        if self._exchange is None:
+            self._end_login(replies.LOGIN_REFUSED)  # a token's refusal has been heard
+            return None
+        try:
+            return self._go_on(decode_response(line))
+        except Malformed:
+            self._end_login(replies.LOGIN_UNREADABLE)
+            return None
+
+    def _go_on(self, response: bytes | None) -> Event | None:
+        assert self._exchange is not None
+        try:
+            said = self._exchange.respond(response)
+        except Malformed:
+            self._end_login(replies.LOGIN_UNREADABLE)
+            return None
+        if isinstance(said, bytes):
+            self._out.append(challenge_line(said))
+            return None
+        return LoginRequested(self._mechanism, said)
+
+    def _answer_login(self, event: LoginRequested, reply: Reply) -> None:
+        if isinstance(event.claim, TokenClaim) and reply.code == 535:
+            # RFC 7628 §3.2.3: the reason first, the refusal after the client's empty answer.
+            self._exchange = None
+            self._out.append(challenge_line(TOKEN_REFUSED))
+        else:
+            self._end_login(reply)
+
+    def _end_login(self, reply: Reply) -> None:
+        self._leave_login()
+        if reply.code == 421:
+            self.refuse(reply)
+            return
+        self._out.append(reply.wire)
+        if not reply.is_positive:
+            self._failed_logins += 1
+            if self._failed_logins >= MAX_FAILED_LOGINS:
+                self.refuse(replies.TOO_MANY_LOGINS)
+
+    def _leave_login(self) -> None:
+        self._exchange = None
+        if self.phase is Phase.LOGIN:
+            self.phase = Phase.READY
 
     def _not_implemented(self, argument: str) -> Event | None:
         self._say_junk(replies.NOT_IMPLEMENTED)
@@ -600,7 +738,12 @@ def _greeting(name: str, is_lmtp: bool, software: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def _extensions(
-    name: str, max_message_bytes: int, max_recipients: int, offers_tls: bool, is_encrypted: bool
+    name: str,
+    max_message_bytes: int,
+    max_recipients: int,
+    offers_tls: bool,
+    mechanisms: tuple[str, ...],
+    is_encrypted: bool,
 ) -> bytes:
     keywords = (
         name,
@@ -615,6 +758,7 @@ def _extensions(
         f"LIMITS RCPTMAX={max_recipients}",
         *(("STARTTLS",) if offers_tls else ()),
         *(("REQUIRETLS",) if is_encrypted else ()),
+        *((f"AUTH {' '.join(mechanisms)}",) if mechanisms else ()),
         "HELP",
     )
     lines = [f"250-{keyword}\r\n" for keyword in keywords[:-1]]
@@ -628,7 +772,12 @@ def _closing(name: str) -> Reply:
 
 _Action = Callable[[ServerSession, str], Event | None]
 
-_PATH_COMMANDS = frozenset({b"MAIL", b"RCPT"})
+# Verbs whose lines may be longer than others; AUTH with an initial response (RFC 4954 §4).
+_LONGER = {
+    b"MAIL": MAX_PATH_COMMAND_LINE,
+    b"RCPT": MAX_PATH_COMMAND_LINE,
+    b"AUTH": MAX_LOGIN_LINE,
+}
 # What no command line of a stranger may hold; a tab is harmless.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -646,7 +795,7 @@ def _table(greetings: dict[bytes, _Action]) -> tuple[dict[bytes, _Action], ...]:
         b"EXPN": ServerSession._not_implemented,
         b"HELP": ServerSession._help,
         b"QUIT": ServerSession._quit,
-        b"AUTH": ServerSession._not_implemented,
+        b"AUTH": ServerSession._auth,
     }
     between: dict[bytes, _Action] = {**anytime, b"STARTTLS": ServerSession._starttls}
     rows = {

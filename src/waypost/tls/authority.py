@@ -8,7 +8,6 @@ only. Everything lies in `tls/` of the data directory, keys with mode 0600.
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from waypost.durable import sync_directory, write_all
+from waypost.durable import write_public, write_secret
 from waypost.errors import WaypostError
 from waypost.mail.address import IPAddress
 from waypost.net.special import IPNetwork
@@ -267,28 +266,3 @@ def _key_pem(key: PrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def write_secret(path: Path, octets: bytes) -> None:
-    """Replace a file that only its owner may read, durably. Raises OSError."""
-    _write(path, octets, 0o600)
-
-
-def write_public(path: Path, octets: bytes) -> None:
-    """Replace a file everybody may read, durably. Raises OSError."""
-    _write(path, octets, 0o644)
-
-
-def _write(path: Path, octets: bytes, mode: int) -> None:
-    new = path.with_name(f".{path.name}.new")
-    # What lies there was left by a power cut, or by somebody who would like to read along.
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    try:
-        os.fchmod(descriptor, mode)
-        write_all(descriptor, octets)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.rename(new, path)
-    sync_directory(path.parent)

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from waypost.durable import write_public, write_secret
 from waypost.errors import WaypostError
 from waypost.tls.authority import (
     Authority,
@@ -25,8 +26,6 @@ from waypost.tls.authority import (
     Subjects,
     is_due,
     subjects_of,
-    write_public,
-    write_secret,
 )
 from waypost.tls.settings import Profile, TlsSettings
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from waypost.durable import sync_directory
-from waypost.tls.authority import AuthorityError, write_public
+from waypost.durable import sync_directory, write_public
+from waypost.tls.authority import AuthorityError
 from waypost.tls.policy import Scope, TrustedAuthority
 
 _FOR = b"For: "

@@ -1,0 +1,187 @@
+"""Logins of clients: which ways are offered to whom, what a claim is worth, and how guessing ends.
+
+A wrong guess costs its client a growing delay, and the patience of the hub in the end. Passwords
+are checked by two threads at most, since each check is made to take memory and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol
+
+from waypost.accounts.accounts import Account, Accounts, folded
+from waypost.mail import reply as replies
+from waypost.mail.address import IPAddress
+from waypost.mail.reply import Reply
+from waypost.net.networks import site_of
+from waypost.observe import Log
+from waypost.smtp.auth import Secret
+from waypost.smtp.sasl import Claim, PasswordClaim, ProofClaim, TokenClaim
+from waypost.smtp.server import LoginOffer
+
+CHECKS_AT_ONCE = 2
+# More that wait for their check are sent away.
+MAX_WAITING = 64
+# The first wrong guess costs this, each further one twice as much.
+FIRST_DELAY_S = 2.0
+MAX_DELAY_S = 15.0
+# A client with this many wrong guesses is sent away unheard; so are clients that are new to an
+# account with that many. One is forgiven each minute.
+MAX_GUESSES = 10
+MAX_GUESSES_AT_ACCOUNT = 100
+FORGIVEN_AFTER_S = 60.0
+# How many clients and accounts are remembered, each.
+REMEMBERED = 10_000
+
+Answer = Callable[[Account | None, Reply], None]
+
+
+class TokenVerifier(Protocol):
+    """Says whose token it is."""
+
+    async def verify(self, username: str, token: Secret) -> str | None:
+        """The name of the account; None: nobody's. Raises TemporaryError."""
+        ...
+
+
+class Logins:
+    """Judges logins for all listeners."""
+
+    def __init__(self, accounts: Accounts, log: Log, verifier: TokenVerifier | None = None) -> None:
+        """`accounts` and `verifier` may be replaced while running (reload).
+
+        `verifier` None: tokens are not taken.
+        """
+        self.accounts = accounts
+        self.verifier = verifier
+        self._log = log
+        self._checkers = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="passwords")
+        self._verifying: set[asyncio.Task[Account | None]] = set()
+        self._waiting = 0
+        self._clients = _Guesses()
+        self._names = _Guesses()
+        self._known: OrderedDict[tuple[str, IPAddress], None] = OrderedDict()
+
+    def offer(self, *, needs_tls: bool) -> LoginOffer | None:
+        """How accounts may log in; None: there are none."""
+        mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN") if len(self.accounts) else ()
+        if self.accounts.has_scram:
+            mechanisms = ("SCRAM-SHA-256", *mechanisms)
+        if self.verifier is not None:
+            mechanisms += ("OAUTHBEARER", "XOAUTH2")
+        return LoginOffer(mechanisms, self.accounts.keys_of, needs_tls) if mechanisms else None
+
+    def judge(self, client: IPAddress, listener: str, claim: Claim, answer: Answer) -> None:
+        """Judge a claim; `answer` is called once, at once or later."""
+        site, name = site_of(client), folded(claim.username)
+        too_many = self._clients.count(site) >= MAX_GUESSES or (
+            self._names.count(name) >= MAX_GUESSES_AT_ACCOUNT and (name, site) not in self._known
+        )
+        judged = partial(self._judged, site, client, listener, claim.username, answer)
+        if too_many or self._waiting >= MAX_WAITING:
+            why = "too many wrong guesses" if too_many else "too many logins at once"
+            self._log.event(
+                "login-refused", client=client, listener=listener, account=claim.username, why=why
+            )
+            answer(None, replies.LOGIN_LATER)
+        elif isinstance(claim, ProofClaim):
+            judged(self.accounts.find(claim.username) if claim.is_good else None)
+        elif isinstance(claim, PasswordClaim):
+            self._waiting += 1
+            checking = asyncio.get_running_loop().run_in_executor(
+                self._checkers, self.accounts.verify, claim.username, claim.password
+            )
+            checking.add_done_callback(partial(self._done, judged, answer))
+        else:
+            self._waiting += 1
+            verifying = asyncio.get_running_loop().create_task(self._owner_of(claim))
+            self._verifying.add(verifying)
+            verifying.add_done_callback(self._verifying.discard)
+            verifying.add_done_callback(partial(self._done, judged, answer))
+
+    def close(self) -> None:
+        """Check no more."""
+        for task in self._verifying:
+            task.cancel()
+        self._checkers.shutdown(wait=False, cancel_futures=True)
+
+    async def _owner_of(self, claim: TokenClaim) -> Account | None:
+        assert self.verifier is not None  # tokens are not offered otherwise
+        owner = await self.verifier.verify(claim.username, claim.token)
+        return None if owner is None else self.accounts.find(owner) or Account(owner)
+
+    def _done(
+        self,
+        judged: Callable[[Account | None], None],
+        answer: Answer,
+        done: asyncio.Future[Account | None],
+    ) -> None:
+        self._waiting -= 1
+        if done.cancelled():
+            return  # the hub goes down
+        error = done.exception()
+        if error is None:
+            judged(done.result())
+        else:
+            # Nobody has guessed wrong: what could tell is not to be had now.
+            self._log.event("login-trouble", why=error)
+            answer(None, replies.LOGIN_LATER)
+
+    def _judged(
+        self,
+        site: IPAddress,
+        client: IPAddress,
+        listener: str,
+        username: str,
+        answer: Answer,
+        account: Account | None,
+    ) -> None:
+        name = folded(username)
+        if account is not None:
+            self._clients.forgive(site)
+            self._known[(name, site)] = None
+            _forget_oldest(self._known, (name, site))
+            self._log.event("login", client=client, listener=listener, account=account.name)
+            answer(account, replies.LOGGED_IN)
+            return
+        guesses = max(self._clients.add(site), self._names.add(name))
+        delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** (guesses - 1))
+        self._log.event(
+            "login-failed",
+            client=client,
+            listener=listener,
+            account=username,
+            delay_s=f"{delay_s:.0f}",
+        )
+        asyncio.get_running_loop().call_later(delay_s, answer, None, replies.LOGIN_REFUSED)
+
+
+class _Guesses:
+    """Wrong guesses, by client or by account; each is forgiven after a while."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
+
+    def count(self, key: Hashable) -> int:
+        guesses, since = self._counts.get(key, (0, 0.0))
+        return max(0, guesses - int((time.monotonic() - since) / FORGIVEN_AFTER_S))
+
+    def add(self, key: Hashable) -> int:
+        guesses = self.count(key) + 1
+        self._counts[key] = (guesses, time.monotonic())
+        _forget_oldest(self._counts, key)
+        return guesses
+
+    def forgive(self, key: Hashable) -> None:
+        self._counts.pop(key, None)
+
+
+def _forget_oldest(memory: OrderedDict[Any, Any], newest: Hashable) -> None:
+    memory.move_to_end(newest)
+    if len(memory) > REMEMBERED:
+        memory.popitem(last=False)
