@@ -26,12 +26,15 @@ from waypost.check.standing import Standings
 from waypost.config.settings import Settings, load_settings
 from waypost.control import ControlServer
 from waypost.delivery.credentials import Credentials, OnLogin, what_to_do
+from waypost.delivery.demands import Demands
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport, mailbox_names
 from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
+from waypost.delivery.securing import OnPin, Securing
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
+from waypost.delivery.sts import StsPolicies
 from waypost.delivery.transport import Transport
 from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
@@ -60,6 +63,8 @@ from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import RoutingTable
+from waypost.tls.pins import Pin, Pins
+from waypost.tls.policy import TlsPolicy
 from waypost.tls.settings import LOOK_S, Profile
 
 if TYPE_CHECKING:
@@ -149,6 +154,25 @@ def smtp_settings(settings: Settings) -> SmtpSettings:
     )
 
 
+def make_tls_policy(settings: Settings) -> TlsPolicy:
+    """What is asked of other hosts. Raises AuthorityError, OSError for a trusted authority that
+    cannot be read.
+    """
+    directory = settings.data_dir / "tls" / "trusted"
+    if not directory.exists():
+        return TlsPolicy(settings.tls.rules)
+    # cryptography takes a while to load, as dnspython does below.
+    from waypost.tls.trusted import trusted_files
+
+    trusted = [entry.authority for entry in trusted_files(directory)]
+    return TlsPolicy(settings.tls.rules, trusted)
+
+
+def make_pins(settings: Settings) -> Pins:
+    """The keys hosts are known by."""
+    return Pins(settings.data_dir / "tls" / "pins.db")
+
+
 def make_smtp(
     settings: Settings,
     own: OwnAddresses,
@@ -156,12 +180,23 @@ def make_smtp(
     *,
     log: Log | None = None,
     on_login: OnLogin | None = None,
+    on_pin: OnPin | None = None,
 ) -> SmtpTransport:
-    """The transport for mail on its way out; `log` and `on_login` as Credentials has them."""
+    """The transport for mail on its way out. Raises as `make_tls_policy`.
+
+    `log`, `on_login` and `on_pin` are a hub's, see Credentials and Securing.
+    """
     resolver = make_resolver(settings)
     http = HttpClient(gate, resolver, Origin.OPERATOR)
     credentials = Credentials(settings.data_dir, http, settings.relays, log=log, on_login=on_login)
-    return SmtpTransport(gate, own, resolver, smtp_settings(settings), credentials)
+    sts = StsPolicies(
+        settings.data_dir / "tls" / "mta-sts.db", HttpClient(gate, resolver, Origin.STRANGER), log
+    )
+    return SmtpTransport(
+        *(gate, own, resolver, smtp_settings(settings)),
+        Demands(make_tls_policy(settings), sts, log),
+        Securing(make_pins(settings), credentials, on_pin),
+    )
 
 
 def make_mailbox_names(settings: Settings) -> MailboxNames:
@@ -286,7 +321,10 @@ class Hub:
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )
         self._smtp = make_smtp(
-            settings, self._own, self._gate, log=log, on_login=self._relay_login_changed
+            *(settings, self._own, self._gate),
+            log=log,
+            on_login=self._relay_login_changed,
+            on_pin=self._pin_changed,
         )
         self._alarms = Alarms(
             self._store, table=lambda: self._table, mailboxes=lambda: self._mailboxes, log=log
@@ -379,13 +417,14 @@ class Hub:
         try:
             accounts = await asyncio.to_thread(make_accounts, settings)
             await self._renew_certificates(settings)
+            policy = await asyncio.to_thread(make_tls_policy, settings)
         except (WaypostError, OSError) as error:
             self._log.event("reload-refused", why=error)
             return str(error)
         self._logins.accounts = accounts
-        return await self._apply(settings)
+        return await self._apply(settings, policy)
 
-    async def _apply(self, settings: Settings) -> str | None:
+    async def _apply(self, settings: Settings, policy: TlsPolicy) -> str | None:
         old = self._settings
         self._settings = settings
         if (old.follow_interfaces, old.extra_own) != (
@@ -409,6 +448,7 @@ class Hub:
             self._smtp.credentials.http.resolver = self._smtp.resolver
         self._smtp.settings = smtp_settings(settings)
         self._smtp.credentials.configure(settings.relays)
+        self._smtp.demands.policy = policy
         self._paces.configure(settings.relays)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
@@ -528,6 +568,19 @@ class Hub:
                 await self._renew_certificates(self._settings)
             except (WaypostError, OSError) as error:
                 self._log.event("certificate-trouble", why=error)
+
+    async def _pin_changed(self, pin: Pin) -> None:
+        """A host shows another key: say so to whoever reads the log, and to postmaster."""
+        self._log.event("pin-changed", place=pin.place, known=pin.key, offered=pin.offered)
+        await self._alarms.tell(
+            None,
+            f"{pin.place} shows another key",
+            f"{pin.place} shows another key than the one it is known by. Mail for it waits.\n\n"
+            f"Known: {pin.key}\nShown now: {pin.offered}\n\n"
+            "If its certificate was made anew, or another device has its address now, accept the"
+            f" new key:\n\nwaypost tls pins accept '{pin.place}' --key {pin.offered}\n\n"
+            "If not, somebody else may answer there.",
+        )
 
     def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
         self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))

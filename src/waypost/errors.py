@@ -10,10 +10,12 @@ WaypostError
 │   ├── StoreUnavailable  the store cannot keep mail now (451 4.3.0)
 │   │   └── StoreLost     nor will it: the hub goes down (421 4.3.2)
 │   ├── PeerUnreachable   no session with the next hop (also ConnectionError)
+│   │   └── TlsUnmet      none as secure as it has to be (delivery/connection, 451 4.7.5)
 │   ├── HttpFailed        a web server gave no usable response (http/client)
 │   ├── LoginLost         a relay's login has to be made again: mail waits (oauth/keeper)
 │   ├── MemoryUnavailable  check.db cannot be used (check/memory)
 │   ├── TokenTrouble      no access token now (oauth/messages)
+│   ├── KeptUnavailable   nor pins.db or mta-sts.db (tls/kept)
 │   └── ResolverUnavailable  no answer from the name service (dns/resolver, 451 4.4.3)
 └── PermanentError        trouble below a seam that will not pass: becomes a 5xx reply
     ├── ConnectForbidden  the gate refuses the target (net/gate)
@@ -110,6 +112,7 @@ class PeerUnreachable(TemporaryError, ConnectionError):
         super().__init__(text)
         self.never_connected = never_connected  # True: other mail need not try this host now
         self.has_sent_content = has_sent_content  # True: the peer may have taken the message
+        self.status = (4, 1 if never_connected else 2)
 
 
 class PermanentError(WaypostError):

@@ -12,7 +12,14 @@ import pytest
 from tests.support.dns_servers import Nsd
 from tests.support.static_resolver import StaticResolver
 from waypost.dns.caching import CachingResolver
-from waypost.dns.resolver import Answer, MailExchange, Resolver, ResolverUnavailable, Trouble
+from waypost.dns.resolver import (
+    Answer,
+    MailExchange,
+    Resolver,
+    ResolverUnavailable,
+    TlsaRecord,
+    Trouble,
+)
 from waypost.mail.address import IPAddress
 
 V4 = ip_address("192.0.2.5")
@@ -40,6 +47,7 @@ RECORDS: dict[tuple[str, str], list[str]] = {
     ("pool.plant.test", "CNAME"): ["loop.plant.test."],
     ("_dmarc.plant.test", "TXT"): ["v=DMARC1; p=reject"],
     ("under_score.plant.test", "A"): ["192.0.2.5"],
+    ("_25._tcp.mx.plant.test", "TLSA"): ["3 1 1 00FF" + "ab" * 30, "2 0 0 3000"],
     (LONGEST, "A"): ["192.0.2.5"],
     ("odd.plant.test", "MX"): [
         r"10 a\032b.plant.test.",
@@ -113,6 +121,15 @@ def test_addresses_of_each_family(resolver: Resolver) -> None:
     ipv4, ipv6 = asyncio.run(both())
     assert set(ipv4.records) == addresses("192.0.2.5", "192.0.2.7")
     assert set(ipv6.records) == addresses("2001:db8::5")
+
+
+def test_tlsa_records(resolver: Resolver) -> None:
+    answer = asyncio.run(resolver.tlsa("_25._tcp.mx.plant.test"))
+    assert set(answer.records) == {
+        TlsaRecord(3, 1, 1, b"\x00\xff" + b"\xab" * 30),
+        TlsaRecord(2, 0, 0, b"\x30\x00"),
+    }
+    assert asyncio.run(resolver.tlsa("_25._tcp.only4.plant.test")).records == ()
 
 
 def test_an_ipv4_address_in_ipv6_is_that_address(resolver: Resolver) -> None:

@@ -323,6 +323,7 @@ def test_hosts_are_told_as_they_are_tried(start_hub: StartHub, start_peer: Start
         ]
         done = hub.run("route", "ann@far.test")
         assert done.returncode == 0
+        assert b"TLS: opportunistic, or more if its host asks for it  (default)" in done.stdout
         assert b"not tried: mx1.far.test[169.254.169.254]" in done.stdout
         assert b"not tried: mx3.far.test[224.0.0.1]" in done.stdout
         for recipient, status, words in (

@@ -63,6 +63,7 @@ envelopes = st.builds(
     body=st.sampled_from([None, Body.SEVEN_BIT, Body.EIGHT_BIT_MIME]),
     envid=st.one_of(st.none(), printable),
     ret=st.sampled_from([None, Ret.FULL, Ret.HEADERS]),
+    requiretls=st.just(False),  # these sessions are in clear; see test_requiretls
 )
 mails = st.lists(
     st.tuples(envelopes, st.lists(recipients, min_size=1, max_size=6), text_contents),

@@ -9,7 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
 from typing import TypeVar
 
-from waypost.dns.resolver import Answer, MailExchange, ResolverUnavailable, Trouble
+from waypost.dns.resolver import (
+    Answer,
+    MailExchange,
+    ResolverUnavailable,
+    TlsaRecord,
+    Trouble,
+)
 from waypost.mail.address import IPAddress, as_value
 
 T = TypeVar("T")
@@ -61,6 +67,10 @@ class StaticResolver:
     async def txt(self, name: str) -> Answer[str]:
         """See Resolver."""
         return self._answer(name, "TXT", str)
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        """See Resolver."""
+        return self._answer(name, "TLSA", _tlsa)
 
     async def ptr(self, ip: IPAddress) -> Answer[str]:
         """See Resolver."""
@@ -116,6 +126,11 @@ def _address(text: str) -> IPAddress:
 def _mail_exchange(text: str) -> MailExchange:
     preference, host = text.split(maxsplit=1)
     return MailExchange(int(preference), _plain(host))
+
+
+def _tlsa(text: str) -> TlsaRecord:
+    usage, selector, matching, data = text.split(maxsplit=3)
+    return TlsaRecord(int(usage), int(selector), int(matching), bytes.fromhex(data))
 
 
 def count_of(resolver: StaticResolver, kind: str) -> int:

@@ -24,7 +24,7 @@ from waypost.cli.output import (
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
 from waypost.errors import HubUnreachable
-from waypost.mail.envelope import QueueId, RecipientStatus
+from waypost.mail.envelope import OVER, QueueId, RecipientStatus
 from waypost.queue.history import Entry, Search
 from waypost.queue.spool import Spool
 from waypost.queue.sqlite import SqliteStore
@@ -213,14 +213,16 @@ def entry_as_json(entry: Entry) -> dict[str, Any]:
                 "attempts": recipient.attempts,
                 "next_attempt_at": iso_time(recipient.next_attempt_at),
                 "last_reply": recipient.last_reply,
-                "last_hop": recipient.last_hop,
+                "last_hop": _hop(recipient.last_hop),
+                "tls": _tls(recipient.last_hop),
                 "finished_at": iso_time(recipient.finished_at),
                 "story": [
                     {
                         "at": iso_time(attempt.at),
                         "outcome": attempt.outcome,
                         "reply": attempt.reply,
-                        "hop": attempt.hop,
+                        "hop": _hop(attempt.hop),
+                        "tls": _tls(attempt.hop),
                     }
                     for attempt in entry.attempts
                     if attempt.number == recipient.number
@@ -229,6 +231,18 @@ def entry_as_json(entry: Entry) -> dict[str, Any]:
             for recipient in entry.recipients
         ],
     }
+
+
+def _hop(way: str | None) -> str | None:
+    """The hop of what Outcome.way says; a path of a Unix socket may hold anything."""
+    return way if way is None or way.startswith("/") else way.partition(f" {OVER} ")[0]
+
+
+def _tls(way: str | None) -> str | None:
+    """What was negotiated with it; None: nothing was."""
+    if way is None or way.startswith("/"):
+        return None
+    return way.partition(f" {OVER} ")[2] or None
 
 
 def say_entry(entry: Entry) -> None:

@@ -333,7 +333,8 @@ async def _try(
         relay,
         gate=make_gate(settings, make_own_addresses(settings)),
         resolver=transport.resolver,
-        credentials=transport.credentials,
+        demands=transport.demands,
+        securing=transport.securing,
         helo=lambda ip: transport.settings.groups.name_of(ip, settings.hostname),
     )
     last: Step | None = None

@@ -43,6 +43,7 @@ from waypost.mail.message import decoded_fields
 from waypost.mail.reply import Reply
 from waypost.net.interfaces import source_towards
 from waypost.routing.table import ContentFacts, Routing
+from waypost.tls.policy import Choice
 
 
 def add_commands(
@@ -122,6 +123,7 @@ def _route(parsed: argparse.Namespace) -> int:
                 "needs_content": routing.needs_content,
                 "targets": list(ways),
                 "hops": {target: way.hops for target, way in ways.items()},
+                "tls": {t: _as_json(way.tls) for t, way in ways.items() if way.tls is not None},
                 "trouble": {t: str(way.trouble) for t, way in ways.items() if way.trouble},
                 "steps": steps,
             }
@@ -141,6 +143,9 @@ def _route(parsed: argparse.Namespace) -> int:
             say(paint(f"accepted: {target}, but now: {way.trouble}", "yellow"))
             continue
         say(paint(f"accepted: {target}{tries}", "green"))
+        if way.tls is not None:
+            more = ", or more if its host asks for it" if way.tls.may_rise else ""
+            say(f"  TLS: {way.tls.level}{more}  {paint(f'({way.tls.because})', 'dim')}")
         for why in way.forbidden:
             say(f"  not tried: {why}  {paint('(net/gate)', 'dim')}")
     return _status(routing, ways)
@@ -152,6 +157,11 @@ class _Way(NamedTuple):
     hops: list[str]
     forbidden: list[str]
     trouble: Reply | None  # None: there is somewhere to go
+    tls: Choice | None = None  # None: it is no host
+
+
+def _as_json(tls: Choice) -> dict[str, str]:
+    return {"level": tls.level, "because": tls.because}
 
 
 def _status(routing: Routing, ways: dict[str, _Way]) -> int:
@@ -177,10 +187,11 @@ async def _ways(
             job = DeliveryJob(message, [queued], route.target)
             try:
                 hosts, forbidden = await transport.places(job)
+                tls = transport.choice(job)
             except (TemporaryError, PermanentError) as error:
                 ways[str(route.target)] = _Way([], [], reply_to(error))
                 continue
-            ways[str(route.target)] = _Way([str(host) for host in hosts], forbidden, None)
+            ways[str(route.target)] = _Way([str(host) for host in hosts], forbidden, None, tls)
     return ways
 
 

@@ -95,12 +95,13 @@ def report(recipients: list[Address], outcomes: list[Outcome], *, as_json: bool)
                     "recipient": str(recipient),
                     "outcome": outcome.kind,
                     "hop": None if outcome.hop is None else str(outcome.hop),
+                    "tls": outcome.tls,
                     "reply": str(outcome.reply),
                 }
             )
             continue
         colour = "green" if outcome.kind is OutcomeKind.RELAYED else "red"
-        where = f" by {outcome.hop}" if outcome.hop is not None else ""
+        where = f" by {outcome.way}" if outcome.way is not None else ""
         word = "accepted" if outcome.kind is OutcomeKind.RELAYED else str(outcome.kind)
         say(f"{recipient}: {paint(word, colour)}{where}: {printable(str(outcome.reply))}")
     kinds = {outcome.kind for outcome in outcomes}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from waypost.app import make_keeper, make_own_addresses, make_subjects
+from waypost.cli import tls_peers
 from waypost.cli.context import settings_of
 from waypost.cli.output import EXIT_NO, EXIT_USAGE, EXIT_YES, complain, say, say_json
 from waypost.errors import AddressError
@@ -50,6 +51,7 @@ def add_commands(
     issue.add_argument("--days", type=_days, default=397, metavar="N", help="default: 397")
     issue.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: here")
     issue.set_defaults(run=_issue)
+    tls_peers.add_actions(actions, common)
 
 
 def _days(text: str) -> int:
@@ -95,7 +97,8 @@ def _init(parsed: argparse.Namespace) -> int:
     if (directory / "ca.pem").exists() and not parsed.force:
         complain(f"{directory}/ca.pem is there already; --force makes a new one")
         return EXIT_NO
-    for name in ("ca.pem", "ca.key"):
+    # With new keys, too: a new authority may be wanted because the old ones are no secret any more.
+    for name in ("ca.pem", "ca.key", "hub-ecdsa.key", "hub-rsa.key"):
         (directory / name).unlink(missing_ok=True)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     subjects = make_subjects(settings, make_own_addresses(settings))

@@ -26,6 +26,7 @@ from waypost.net.networks import Networks
 from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.targets import parse_host, parse_target
 from waypost.smtp.auth import Secret
+from waypost.tls.policy import Level, Rule, Scope
 
 Read = Callable[[Any], Any]  # the TOML value into ours
 
@@ -283,6 +284,42 @@ def read_header_globs(value: Any) -> tuple[tuple[str, Glob], ...]:
     if not isinstance(value, dict) or not value:
         raise ValueError('expected a table, as in { "X-Kind" = "alarm*" }')
     return tuple((name, Glob(read_text(glob))) for name, glob in value.items())
+
+
+def read_tls_policy(value: Any) -> tuple[Rule, ...]:
+    """[[tls.policy]]: tables of match, level, ca and hosts."""
+    if not isinstance(value, list):
+        raise ValueError("expected [[tls.policy]], a list of tables")
+    rules: list[Rule] = []
+    problems: list[str] = []
+    for number, entry in enumerate(value, 1):
+        try:
+            rules.append(_tls_rule(entry))
+        except ValueError as error:
+            problems.append(f"[[tls.policy]] {number}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return tuple(rules)
+
+
+def _tls_rule(value: Any) -> Rule:
+    if not isinstance(value, dict):
+        raise ValueError('expected match = […] and level = "…"')
+    unknown = sorted(set(value) - {"match", "level", "ca", "hosts"})
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(unknown)}; expected: match, level, ca, hosts")
+    missing = sorted({"match", "level"} - set(value))
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} missing")
+    words = list_of(read_text, may_be_empty=False)(value["match"])
+    level = Level(choice_of(*Level)(value["level"]))
+    ca = Path(read_text(value["ca"])) if "ca" in value else None
+    hosts = Scope(list_of(read_text)(value.get("hosts", [])))
+    if ca is not None and level is not Level.VERIFY:
+        raise ValueError('ca is for level = "verify"')
+    if hosts.words and level not in (Level.VERIFY, Level.PIN):
+        raise ValueError('hosts is for level = "verify" or "pin"')
+    return Rule(Scope(words), level, ca, hosts.domains)
 
 
 def read_match(value: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def relay_faults(relay: dict[str, Any]) -> Iterator[Fault]:
     username = relay["username"]
     mechanism = _mechanism(relay)
     passwords = [name for name in ("password", "password_file") if relay[name] is not None]
-    if relay["tls"] not in ("encrypt", "verify") and username is not None:
+    if relay["tls"] in ("none", "opportunistic") and username is not None:
         yield "", 'a login needs tls = "verify", or "encrypt" at the least'
     if mechanism is not None and mechanism.is_bearer:
         if relay["tls"] == "encrypt":

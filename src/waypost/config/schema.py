@@ -42,11 +42,13 @@ from waypost.config.readers import (
     read_target,
     read_tenant,
     read_text,
+    read_tls_policy,
 )
 from waypost.dns.resolver import SYSTEM
 from waypost.intake.senders import LiteralSender
 from waypost.oauth.settings import Grant
 from waypost.routing.patterns import AddressGlob
+from waypost.tls.policy import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +272,19 @@ SECTIONS: tuple[Section, ...] = (
                 " authority](../how-to/tls-to-an-ip.md), for all its addresses and names.",
             ),
             Key("key", lambda value: Path(read_text(value)), None, "a file (PEM)", "Its key."),
+            Key(
+                "policy",
+                read_tls_policy,
+                (),
+                "[[tls.policy]], tables of match, level, ca, hosts",
+                "How hosts that mail goes straight to [have to be"
+                " secured](../how-to/tls-to-other-hosts.md), in order; the first that matches"
+                ' wins. match: networks for literals; names, "*.name" and "*" for names. level:'
+                ' as `tls` of a relay. ca: a file (PEM), for "verify". hosts: names of hosts that'
+                " may take mail for a domain.",
+            ),
         ),
-        "The certificate of all listeners.",
+        "The certificate of all listeners, and what is asked of other hosts.",
     ),
     Section(
         "mailboxes",
@@ -394,18 +407,20 @@ SECTIONS: tuple[Section, ...] = (
             Key("port", read_port, 25, "a port", "Its port. On 465 TLS comes first."),
             Key(
                 "tls",
-                choice_of("none", "opportunistic", "encrypt", "verify"),
+                choice_of(*Level),
                 "verify",
-                '"none", "opportunistic", "encrypt" or "verify"',
+                '"none", "opportunistic", "encrypt", "verify", "pin" or "dane"',
                 "verify: TLS 1.2 or later, and the relay proves its name, or its address by an IP"
-                " SAN. encrypt: TLS with whoever answers. opportunistic: TLS if it works.",
+                " SAN. pin: by the key it showed first. dane: by its zone (RFC 7672). encrypt: TLS"
+                " with whoever answers. opportunistic: TLS if it works.",
             ),
             Key(
                 "ca",
                 lambda value: Path(read_text(value)),
                 None,
                 "a file (PEM)",
-                "Who may vouch for the relay. Absent: whom this system trusts.",
+                "Who may vouch for the relay. Absent: an authority of `waypost tls trust`, else"
+                " whom this system trusts.",
             ),
             Key("username", read_text, None, "a text", "Who logs in; needs TLS. Absent: nobody."),
             Key("password", read_secret, None, "a text", "The password, for PLAIN or LOGIN."),

@@ -461,7 +461,9 @@ def _compose(
             for listener in values["listener"]
         )
         or DEFAULT_LISTENERS,
-        tls=TlsSettings(values["tls"]["certificate"], values["tls"]["key"]),
+        tls=TlsSettings(
+            values["tls"]["certificate"], values["tls"]["key"], values["tls"]["policy"]
+        ),
         limits=Limits(**values["limits"]),
         retry=RetrySettings(**values["retry"]),
         dns_servers=values["dns"]["servers"],

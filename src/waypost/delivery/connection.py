@@ -7,6 +7,7 @@ import math
 import socket
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, cast
 
 from waypost.errors import PeerUnreachable, StoreUnavailable
@@ -25,6 +26,7 @@ from waypost.smtp.client import (
 )
 from waypost.smtp.data import DataEncoder
 from waypost.smtp.replies import PeerOutOfStep
+from waypost.tls.evidence import Evidence, evidence_of
 
 # RFC 5321 §4.5.3.2, in seconds. The commands of a transaction are waited for together.
 GREETING_S = 300.0
@@ -37,7 +39,13 @@ _PIECE_BYTES = 262_144
 
 # A TLS handshake is waited for this long, and the peer's part in the end of a TLS session.
 HANDSHAKE_S = 30.0
+# A greeting is all that may come before the peer was looked at.
+MAX_EARLY_BYTES = 65_536
 GOODBYE_S = 2.0
+
+
+# Looks at what the peer has shown, before anything is sent; raises TlsUnmet, TemporaryError.
+Look = Callable[[Evidence], Awaitable[None]]
 
 
 class TlsFirst(NamedTuple):
@@ -45,12 +53,25 @@ class TlsFirst(NamedTuple):
 
     context: ssl.SSLContext
     name: str
+    look: Look | None = None  # None: the context says all
 
 
-class TlsFailed(PeerUnreachable):
-    """No handshake came about, or the certificate is not the one of this host."""
+class TlsUnmet(PeerUnreachable):
+    """The host does not meet what TLS is to prove of it; nothing was sent."""
 
     hop: Hop | None = None  # where, when TLS came first
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.status = (7, 5)
+
+
+class KeyChanged(TlsUnmet):
+    """The host shows another key than the one it is known by."""
+
+
+class TlsFailed(TlsUnmet):
+    """No handshake came about, or the certificate is not the one of this host."""
 
     def __init__(self, name: str, error: Exception) -> None:
         why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
@@ -73,6 +94,8 @@ class SmtpConnection(asyncio.Protocol):
         self._broken: Exception | None = None  # None: the connection is sound
         self._writable = asyncio.Event()
         self._writable.set()
+        self._early: bytearray | None = None  # None: nothing is held back
+        self.evidence: Evidence | None = None  # None: in clear
         self.has_sent_content = False  # in the transaction begun last
         self.deadline = math.inf  # monotonic; when to stop waiting for the peer
         self.idle_since = math.inf  # monotonic; when it was put aside for the next message
@@ -86,7 +109,7 @@ class SmtpConnection(asyncio.Protocol):
         *,
         is_tls_first: bool = False,
     ) -> SmtpConnection:
-        """Take over a connected socket. Raises TlsFailed, OSError.
+        """Take over a connected socket. Raises TlsFailed, TemporaryError of `tls.look`, OSError.
 
         `tls` is for a session that asks for it, or with `is_tls_first` for all that is said.
         """
@@ -96,7 +119,7 @@ class SmtpConnection(asyncio.Protocol):
             return connection
         try:
             _, connection = await loop.create_connection(
-                lambda: cls(session, None),
+                lambda: cls(session, None)._holding_back(),
                 sock=connected,
                 ssl=tls.context,
                 server_hostname=tls.name,
@@ -106,6 +129,10 @@ class SmtpConnection(asyncio.Protocol):
         except (OSError, ValueError) as error:  # ValueError: a name no certificate can have
             connected.close()
             raise TlsFailed(tls.name, error) from error
+        await connection._look(tls)
+        early, connection._early = connection._early, None
+        if early:
+            connection.data_received(bytes(early))
         return connection
 
     # asyncio.Protocol
@@ -114,6 +141,11 @@ class SmtpConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
+        if self._early is not None:
+            self._early += data
+            if len(self._early) > MAX_EARLY_BYTES:
+                self._break("the peer says too much before it is asked")
+            return
         try:
             self.session.receive(data)
         except PeerOutOfStep as error:
@@ -153,16 +185,10 @@ class SmtpConnection(asyncio.Protocol):
             self._transport is not None and self._transport.is_closing()
         )
 
-    @property
-    def encryption(self) -> str | None:
-        """What was negotiated, as "TLSv1.3 TLS_AES_256_GCM_SHA384"; None: clear."""
-        found = None if self._transport is None else self._transport.get_extra_info("cipher")
-        return None if found is None else f"{found[1]} {found[0]}"
-
     async def greet(self) -> Reply | None:
         """Wait for the peer's greeting; its refusal, or None: transactions may start.
 
-        Raises PeerUnreachable, TlsFailed.
+        Raises PeerUnreachable, TlsFailed, TemporaryError of `TlsFirst.look`.
         """
         event = await self._next(GREETING_S)
         if isinstance(event, TlsWanted):
@@ -233,8 +259,27 @@ class SmtpConnection(asyncio.Protocol):
             self.abort()
             raise TlsFailed(tls.name, error) from error
         self._transport = transport
+        await self._look(tls)
         self.session.encrypted()
         self._flush()
+
+    def _holding_back(self) -> SmtpConnection:
+        """What the peer says is not answered before it was looked at."""
+        self._early = bytearray()
+        return self
+
+    async def _look(self, tls: TlsFirst) -> None:
+        assert self._transport is not None
+        session = self._transport.get_extra_info("ssl_object")
+        try:
+            if session is None:
+                raise TlsFailed(tls.name, PeerUnreachable("the connection was lost"))
+            self.evidence = evidence_of(session)
+            if tls.look is not None:
+                await tls.look(self.evidence)
+        except BaseException:
+            self.abort()
+            raise
 
     async def _send_content(self, message: QueuedMessage, *, is_chunked: bool) -> None:
         transport = self._transport

@@ -7,20 +7,27 @@ import errno
 import math
 import os
 import socket
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import NamedTuple
 
-from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsFirst
+from waypost.delivery.connection import (
+    KeyChanged,
+    NotCanonical,
+    SmtpConnection,
+    TlsFailed,
+    TlsUnmet,
+)
 from waypost.delivery.credentials import Credentials
+from waypost.delivery.demands import IN_CLEAR, Demand, Demands, Wanted
+from waypost.delivery.eyeballs import first_to_answer
 from waypost.delivery.rewriting import outgoing
+from waypost.delivery.securing import Securing, described
 from waypost.delivery.transport import DeliveryJob, deferred, failed
-from waypost.dns.resolver import Resolver
-from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
+from waypost.dns.resolver import Resolver, ResolverUnavailable
+from waypost.errors import ConnectForbidden, NoWay, PeerUnreachable, TemporaryError
 from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.message import QueuedMessage
@@ -30,8 +37,8 @@ from waypost.net.interfaces import OwnAddresses
 from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
 from waypost.routing.targets import Target, parse_next_hop
-from waypost.smtp.client import ClientSession, TlsNeed, Transaction
-from waypost.tls.contexts import client_context
+from waypost.smtp.client import NEEDS_REQUIRETLS, NO_TLS_THERE, Transaction
+from waypost.tls.policy import Choice, Level
 
 CONNECT_S = 30.0
 # An idle connection is kept this long for the next message to the same host.
@@ -43,24 +50,6 @@ MAX_WINDOW = 20
 _LOST = deferred("The connection was lost", (4, 2))
 _MAY_NOT_LEAVE = failed("The message has bare CR or LF and cannot be sent on", (6, 0))
 
-# An address that has not answered after this long gets company by the next one (RFC 8305 §5).
-EYEBALL_S = 0.25
-
-
-# A host whose TLS is broken is spoken to in clear for this long, where that is allowed.
-WITHOUT_TLS_S = 3_600.0
-# A context is used for this long.
-CONTEXT_S = 3_600.0
-# RFC 8314 §3.3: TLS comes first there.
-SUBMISSIONS_PORT = 465
-
-_TLS_NEEDS = {
-    "none": TlsNeed.NONE,
-    "opportunistic": TlsNeed.OFFERED,
-    "encrypt": TlsNeed.REQUIRED,
-    "verify": TlsNeed.REQUIRED,
-}
-
 
 class _Way(NamedTuple):
     """How a job leaves, beside where to: what connections must share to be used again."""
@@ -68,8 +57,12 @@ class _Way(NamedTuple):
     origin: Origin
     sources: tuple[IPAddress, ...]  # of ours to leave by, of either family; none: any
     is_lmtp: bool
-    relay: Relay | None  # whose TLS and login hold; None: neither is used
+    relay: Relay | None  # whose login and port count; None: no relay
+    demand: Demand  # of the host at hand
 
+
+# Where nothing is sent.
+_UNASKED = Demand(Level.NONE, "")
 
 _PoolKey = tuple[Hop, _Way]
 
@@ -93,19 +86,24 @@ class SmtpTransport:
         own: OwnAddresses,
         resolver: Resolver,
         settings: SmtpSettings,
-        credentials: Credentials,
+        demands: Demands,
+        securing: Securing,
     ) -> None:
         """`resolver` and `settings` may be replaced while running (reload)."""
         self._gate = gate
         self._own = own
         self.resolver = resolver
         self.settings = settings
-        self.credentials = credentials
         self._idle: dict[_PoolKey, list[SmtpConnection]] = {}
         self._connections: set[SmtpConnection] = set()
         self._watch: asyncio.TimerHandle | None = None  # None: there is no connection
-        self._contexts: dict[tuple[bool, Path | None], tuple[float, ssl.SSLContext]] = {}
-        self._without_tls: dict[Hop, float] = {}  # monotonic, until when
+        self.demands = demands
+        self.securing = securing
+
+    @property
+    def credentials(self) -> Credentials:
+        """The logins of relays."""
+        return self.securing.credentials
 
     def destination(self, target: Target, recipient: QueuedRecipient) -> str:
         """See Transport: for ``direct`` the recipient's host decides."""
@@ -119,23 +117,27 @@ class SmtpTransport:
 
     async def deliver(self, job: DeliveryJob) -> list[Outcome]:
         """See Transport. Raises TemporaryError or PermanentError for the job as a whole."""
-        way = self._way(job)
-        if way.relay is not None:
-            await self.credentials.login(way.relay)  # no host is asked while it is lost
+        wanted = await self._wanted(job)
+        if wanted.relay is not None:
+            await self.credentials.login(wanted.relay)  # no host is asked while it is lost
         hosts = await self._hosts(job)
         may_log_in_again = True
         trouble: Exception | None = None
         refusal: tuple[Hop, Reply] | None = None
         for host in hosts:
+            try:
+                demand = await self.demands.at(wanted, host, self.resolver)
+            except (TlsUnmet, ResolverUnavailable) as error:
+                trouble = _worse(trouble, error)
+                continue
+            way = self._way(job, wanted, demand)
             hops = list(_fitting(host, way))
             while hops:
                 try:
                     hop, connection, is_new = await self._connection(hops, way)
                 except (PeerUnreachable, ConnectForbidden) as error:
-                    # One that may answer later outweighs one that may never be asked.
-                    if trouble is None or isinstance(error, PeerUnreachable):
-                        trouble = error
-                    if isinstance(error, TlsFailed) and error.hop in hops:
+                    trouble = _worse(trouble, error)
+                    if isinstance(error, TlsUnmet) and error.hop in hops:
                         hops.remove(error.hop)
                         continue
                     break  # all of them were tried
@@ -143,6 +145,10 @@ class SmtpTransport:
                     hops.remove(hop)
                 try:
                     reply = await connection.greet() if is_new else None
+                    if reply is None and not connection.session.takes(job.message.envelope):
+                        self._keep((hop, way), connection)
+                        refusal = refusal or (hop, NEEDS_REQUIRETLS)
+                        break
                     if reply is None:
                         outcomes = await self._carry(hop, connection, way, job)
                         if outcomes is not None:
@@ -151,11 +157,9 @@ class SmtpTransport:
                 except PeerUnreachable as error:
                     if error.has_sent_content:
                         raise  # it may have the message: another host would make two of it
-                    trouble = error
-                    if isinstance(error, TlsFailed) and _may_do_without(way):
-                        # RFC 7435: better in clear than not at all, says the operator.
-                        self._without_tls[hop] = time.monotonic() + WITHOUT_TLS_S
-                        hops.insert(0, hop)
+                    trouble = _worse(trouble, error)
+                    if isinstance(error, TlsFailed) and self.securing.do_without(hop, demand):
+                        hops.insert(0, hop)  # better in clear than not at all
                     continue
                 # RFC 5321 §5.1: another address or host of the domain may be in a better mood.
                 connection.quit()
@@ -167,15 +171,20 @@ class SmtpTransport:
                     refusal = (hop, reply)
         if refusal is not None and (trouble is None or refusal[1].is_transient):
             hop, reply = refusal
-            return [Outcome.of(reply, success=_success(way), hop=hop)] * len(job.recipients)
+            if wanted.needs_proof and reply.status == NO_TLS_THERE.status:
+                raise _needs_tls(reply.text)
+            return [Outcome.of(reply, success=_success(job), hop=hop)] * len(job.recipients)
         assert trouble is not None  # there is at least one host
+        if wanted.needs_proof and isinstance(trouble, TlsUnmet):
+            if not isinstance(trouble, KeyChanged):  # which is for the operator to say
+                raise _needs_tls(str(trouble)) from trouble
         raise trouble
 
     async def places(self, job: DeliveryJob) -> tuple[list[Host], list[str]]:
         """The hosts a job would be tried at, in order, and why others would not be; connects to
         none. Raises as `deliver()`.
         """
-        way = self._way(job)
+        way = self._way(job, IN_CLEAR, _UNASKED)
         hosts: list[Host] = []
         forbidden: list[str] = []
         for host in await self._hosts(job):
@@ -201,6 +210,7 @@ class SmtpTransport:
             for connection in connections:
                 connection.quit()
         self._idle.clear()
+        await self.demands.close()
 
     async def _hosts(self, job: DeliveryJob) -> list[Host]:
         target = job.target
@@ -209,11 +219,14 @@ class SmtpTransport:
             port = self.settings.delivery_port
             return await hosts_direct(recipient, port, self.resolver, self._is_ours)
         if target.kind == "relay":
-            relay = self.settings.relays.get(target.argument)
-            if relay is None:
-                raise TemporaryError(f"no [relay.{target.argument}] is configured any more")
-            return await hosts_of_relay(relay, self.resolver)
+            return await hosts_of_relay(self._relay(target), self.resolver)
         return await hosts_to(parse_next_hop(target), self.resolver)
+
+    def _relay(self, target: Target) -> Relay:
+        relay = self.settings.relays.get(target.argument)
+        if relay is None:
+            raise TemporaryError(f"no [relay.{target.argument}] is configured any more")
+        return relay
 
     def _is_ours(self, host: str, ip: IPAddress | None) -> bool:
         """Whether a host, by its name or an address, is this one."""
@@ -227,15 +240,28 @@ class SmtpTransport:
     def _name_of(self, local_ip: IPAddress) -> str:
         return self.settings.groups.name_of(local_ip, self.settings.hostname)
 
-    def _way(self, job: DeliveryJob) -> _Way:
+    def choice(self, job: DeliveryJob) -> Choice:
+        """What the rules say of TLS to where a job goes; its domain may ask for more.
+
+        Raises TemporaryError.
+        """
+        return self.demands.choice(job, self._relay_of(job))
+
+    async def _wanted(self, job: DeliveryJob) -> Wanted:
+        return await self.demands.of_job(job, self._relay_of(job), self.resolver)
+
+    def _relay_of(self, job: DeliveryJob) -> Relay | None:
+        return self._relay(job.target) if job.target.kind == "relay" else None
+
+    def _way(self, job: DeliveryJob, wanted: Wanted, demand: Demand) -> _Way:
         sender = job.message.envelope.reverse_path
         sources = self.settings.groups.sources_of(sender) or self._own_literal(sender)
-        relay = self.settings.relays.get(job.target.argument)
         return _Way(
             self._origin(job),
             tuple(sources),
             job.target.kind == "lmtp",
-            relay if job.target.kind == "relay" else None,
+            wanted.relay,
+            demand,
         )
 
     def _own_literal(self, sender: Address | None) -> Sequence[IPAddress]:
@@ -286,7 +312,7 @@ class SmtpTransport:
 
         None: the connection was used before and is of no use any more; nothing was handed over.
         """
-        success = _success(way)
+        success = _success(job)
         outcomes: list[Outcome] = []
         while True:
             was_used = connection.session.transactions > 0
@@ -319,6 +345,7 @@ class SmtpTransport:
                 is_stale = True  # it said 421 as we began: its idle limit, not this message
             if not is_stale:
                 peer_reports = connection.session.reports_deliveries
+                tls = described(connection, way.demand)
                 outcomes += [
                     Outcome.of(
                         reply,
@@ -326,6 +353,7 @@ class SmtpTransport:
                         hop=hop,
                         peer_reports=peer_reports,
                         changes=made.changes,
+                        tls=tls,
                     )
                     for reply in replies
                 ]
@@ -356,12 +384,14 @@ class SmtpTransport:
         return None
 
     async def _open(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, SmtpConnection]:
-        hop, connected = await self._connected(hops, way)
+        hop, connected = await first_to_answer(hops, lambda hop: self._connect(hop, way))
         local_ip = None if hop.ip is None else _local_ip(connected.getsockname())
         helo = "localhost" if local_ip is None else self._name_of(local_ip)
         try:
-            connection = await self._session(hop, connected, helo, way)
-        except TlsFailed as error:
+            connection = await self.securing.open(
+                *(connected, hop, helo, way.demand), relay=way.relay, is_lmtp=way.is_lmtp
+            )
+        except TlsUnmet as error:
             error.hop = hop
             raise
         self._connections.add(connection)
@@ -369,78 +399,12 @@ class SmtpTransport:
             self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
         return hop, connection
 
-    async def _session(
-        self, hop: Hop, connected: socket.socket, helo: str, way: _Way
-    ) -> SmtpConnection:
-        relay = way.relay
-        need = TlsNeed.NONE if relay is None else tls_need(relay)
-        if self._without_tls.get(hop, 0.0) > time.monotonic() and _may_do_without(way):
-            need = TlsNeed.NONE
-        if relay is None or need is TlsNeed.NONE:
-            return await SmtpConnection.open(connected, ClientSession(helo, is_lmtp=way.is_lmtp))
-        # Never where the peer could do without TLS, whatever let such settings through.
-        is_safe = need is TlsNeed.REQUIRED
-        try:
-            context = await self._context(relay)
-            login = await self.credentials.login(relay) if is_safe else None
-        except BaseException:
-            connected.close()
-            raise
-        tls = TlsFirst(context, hop.host.strip("[]").removeprefix("IPv6:"))
-        if relay.port == SUBMISSIONS_PORT:
-            session = ClientSession(helo, login=login)
-            return await SmtpConnection.open(connected, session, tls, is_tls_first=True)
-        return await SmtpConnection.open(connected, ClientSession(helo, tls=need, login=login), tls)
-
     async def _has_another_login(self, connection: SmtpConnection, way: _Way) -> bool:
         """True when the host refused a token, and there is another one now."""
         session = connection.session
         if way.relay is None or not session.is_login_refused:
             return False
         return await self.credentials.another_than(way.relay, session.login)
-
-    async def _context(self, relay: Relay) -> ssl.SSLContext:
-        """A relay's context, made anew now and then, as certificates of authorities change."""
-        key = (relay.tls == "verify", relay.ca)
-        made_at, context = self._contexts.get(key, (-math.inf, None))
-        if context is None or time.monotonic() - made_at > CONTEXT_S:
-            verifies, ca = key
-            context = await asyncio.to_thread(client_context, verifies=verifies, ca=ca)
-            self._contexts[key] = (time.monotonic(), context)
-        return context
-
-    async def _connected(self, hops: Sequence[Hop], way: _Way) -> tuple[Hop, socket.socket]:
-        """The first of a host's addresses that answers (RFC 8305); raises what the last met."""
-        if len(hops) == 1:
-            return hops[0], await self._connect(hops[0], way)
-        loop = asyncio.get_running_loop()
-        trying: dict[asyncio.Task[socket.socket], Hop] = {}
-        trouble: Exception | None = None
-        waiting = list(reversed(hops))
-        try:
-            while waiting or trying:
-                if waiting:
-                    hop = waiting.pop()
-                    trying[loop.create_task(self._connect(hop, way))] = hop
-                patience_s = EYEBALL_S if waiting else None
-                done, _ = await asyncio.wait(
-                    trying, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done:
-                    hop = trying.pop(task)
-                    error = task.exception()
-                    if error is None:
-                        return hop, task.result()
-                    if not isinstance(error, PeerUnreachable | ConnectForbidden):
-                        raise error
-                    if trouble is None or isinstance(error, PeerUnreachable):
-                        trouble = error
-        finally:
-            for task in trying:
-                task.add_done_callback(_close_late)
-                task.cancel()
-        assert trouble is not None  # there is at least one address
-        raise trouble
 
     async def _connect(self, hop: Hop, way: _Way) -> socket.socket:
         try:
@@ -498,12 +462,6 @@ class SmtpTransport:
             self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
 
 
-def _close_late(task: asyncio.Task[socket.socket]) -> None:
-    """Another address was faster."""
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
-
-
 def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     """The addresses of a host that mail can leave for by a source address of its own; all of them
     where it has none that fits.
@@ -513,17 +471,23 @@ def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     return fitting or host.hops
 
 
-def tls_need(relay: Relay) -> TlsNeed:
-    """What a relay's `tls` asks of a session that begins in clear."""
-    return _TLS_NEEDS[relay.tls]
+def _worse(known: Exception | None, new: Exception) -> Exception:
+    """What is told of several troubles: a host that may answer later outweighs one that did and
+    was not good enough, and both outweigh one that may never be asked.
+    """
+    weights = [
+        (isinstance(error, ConnectForbidden), isinstance(error, TlsUnmet)) for error in (known, new)
+    ]
+    return new if known is None or weights[1] <= weights[0] else known
 
 
-def _may_do_without(way: _Way) -> bool:
-    return way.relay is not None and way.relay.tls == "opportunistic"
+def _needs_tls(why: str) -> NoWay:
+    """RFC 8689 §4.2.1: back to the sender, who asked for that."""
+    return NoWay(550, f"REQUIRETLS: {why}", (7, 10))
 
 
-def _success(way: _Way) -> OutcomeKind:
-    return OutcomeKind.DELIVERED if way.is_lmtp else OutcomeKind.RELAYED
+def _success(job: DeliveryJob) -> OutcomeKind:
+    return OutcomeKind.DELIVERED if job.target.kind == "lmtp" else OutcomeKind.RELAYED
 
 
 def _transaction(message: QueuedMessage, batch: Sequence[QueuedRecipient]) -> Transaction:

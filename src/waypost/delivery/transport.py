@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from waypost.errors import NoWay, PeerUnreachable, PermanentError, TemporaryError
+from waypost.errors import NoWay, PermanentError, TemporaryError
 from waypost.mail.envelope import Outcome, QueuedRecipient
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
@@ -60,8 +60,6 @@ def reply_to(error: TemporaryError | PermanentError) -> Reply:
     """What is said to the sender of what stopped a delivery as a whole."""
     if isinstance(error, NoWay):
         return Reply(error.code, str(error), error.status)
-    if isinstance(error, PeerUnreachable):
-        return Reply(451, str(error), (4, 1 if error.never_connected else 2))
     if isinstance(error, TemporaryError):
         return deferred(str(error), error.status)
     return Reply(550, str(error), (4, 4))

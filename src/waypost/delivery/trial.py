@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from waypost.delivery.connection import SmtpConnection, TlsFailed, TlsFirst
-from waypost.delivery.credentials import Credentials, what_to_do
-from waypost.delivery.smtp import CONNECT_S, SUBMISSIONS_PORT, tls_need
+from waypost.delivery.connection import SmtpConnection, TlsUnmet
+from waypost.delivery.credentials import what_to_do
+from waypost.delivery.demands import Demand, Demands
+from waypost.delivery.securing import Securing, described
+from waypost.delivery.smtp import CONNECT_S
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, NoWay, PeerUnreachable, TemporaryError
 from waypost.mail.address import IPAddress
@@ -23,10 +24,8 @@ from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, connect
 from waypost.oauth.keeper import LoginLost
-from waypost.routing.hops import Relay, hosts_of_relay
-from waypost.smtp.auth import Login
-from waypost.smtp.client import NO_LOGIN_THERE, NO_TLS_THERE, ClientSession, TlsNeed, Transaction
-from waypost.tls.contexts import client_context
+from waypost.routing.hops import Host, Relay, hosts_of_relay
+from waypost.smtp.client import NO_LOGIN_THERE, NO_TLS_THERE, ClientSession, Transaction
 
 # A person waits for it.
 REPLY_S = 60.0
@@ -59,69 +58,82 @@ class Trial:
         *,
         gate: Gate,
         resolver: Resolver,
-        credentials: Credentials,
+        demands: Demands,
+        securing: Securing,
         helo: Callable[[IPAddress], str],
     ) -> None:
         """`helo` gives our name for a local address."""
         self._relay = relay
         self._gate = gate
         self._resolver = resolver
-        self._credentials = credentials
+        self._demands = demands
+        self._securing = securing
+        self._credentials = securing.credentials
         self._helo = helo
 
     async def steps(self, message: QueuedMessage | None) -> AsyncGenerator[Step, None]:
         """The steps, until one fails."""
-        hops: list[Hop] = []
+        places: list[tuple[Host, Hop]] = []
         try:
             hosts = await hosts_of_relay(self._relay, self._resolver)
-            hops = [hop for host in hosts for hop in host.hops]
-            yield Step("address", True, ", ".join(map(str, hops)))
+            places = [(host, hop) for host in hosts for hop in host.hops]
+            yield Step("address", True, ", ".join(str(hop) for _, hop in places))
         except (TemporaryError, NoWay) as error:
             advice = "see [relay] host and [dns] servers; an IP address needs no DNS"
             yield Step("address", False, str(error), advice, may_pass=True)
             return
-        login: Login | None = None
         try:
-            login = await self._credentials.login(self._relay)
+            await self._credentials.login(self._relay)
         except TemporaryError as error:
             yield self._no_token(error)
             return
         if self._relay.oauth is not None:
             yield await self._token()
-        async with aclosing(self._session(hops, login, message, is_again=False)) as steps:
+        async with aclosing(self._session(places, message, is_again=False)) as steps:
             async for step in steps:
                 yield step
 
     async def _session(
-        self, hops: list[Hop], login: Login | None, message: QueuedMessage | None, *, is_again: bool
+        self, places: list[tuple[Host, Hop]], message: QueuedMessage | None, *, is_again: bool
     ) -> AsyncGenerator[Step, None]:
-        hop, connected, troubles = await self._connected(hops)
-        if hop is None or connected is None:
+        place, connected, troubles = await self._connected(places)
+        if place is None or connected is None:
             advice = "see host and port, and whether a firewall or the provider closes that port"
             yield Step("connection", False, "; ".join(troubles), advice, may_pass=True)
             return
+        host, hop = place
         said = f"{hop}" if not troubles else f"{hop}, after {'; '.join(troubles)}"
         yield Step("connection", True, said)
-        session = ClientSession(self._helo_for(connected), tls=self._need(), login=login)
+        wanted = self._demands.of_relay(self._relay, message)
+        try:
+            demand = await self._demands.at(wanted, host, self._resolver)
+        except TemporaryError as error:
+            connected.close()
+            yield Step("tls", False, str(error), "see tls", may_pass=True)
+            return
         trouble: Exception | None = None
         refusal: Reply | None = None
         connection: SmtpConnection | None = None
         try:
             async with asyncio.timeout(REPLY_S):
-                connection = await self._opened(hop, connected, session)
+                connection = await self._securing.open(
+                    *(connected, hop, self._helo_for(connected), demand),
+                    relay=self._relay,
+                    is_lmtp=False,
+                )
                 refusal = await connection.greet()
         except (PeerUnreachable, TemporaryError, TimeoutError, OSError) as error:
             trouble = error
-        for step in self._heard(session, connection, refusal, trouble):
+        session = None if connection is None else connection.session
+        for step in self._heard(connection, demand, refusal, trouble):
             yield step
             if not step.is_ok:
                 if connection is not None:
                     # Where the conversation broke off there is nobody to say goodbye to.
                     connection.quit() if trouble is None else connection.abort()
-                if not is_again and await self._has_another(session):
+                if session is not None and not is_again and await self._has_another(session):
                     yield Step("token", True, "another token was got, since this one was refused")
-                    login = await self._credentials.login(self._relay)
-                    again = self._session(hops, login, message, is_again=True)
+                    again = self._session(places, message, is_again=True)
                     async with aclosing(again) as steps:
                         async for later in steps:
                             yield later
@@ -131,19 +143,16 @@ class Trial:
             yield await self._sent(connection, message)
         connection.quit()
 
-    def _need(self) -> TlsNeed:
-        return TlsNeed.NONE if self._relay.port == SUBMISSIONS_PORT else tls_need(self._relay)
-
     async def _connected(
-        self, hops: list[Hop]
-    ) -> tuple[Hop | None, socket.socket | None, list[str]]:
+        self, places: list[tuple[Host, Hop]]
+    ) -> tuple[tuple[Host, Hop] | None, socket.socket | None, list[str]]:
         troubles: list[str] = []
-        for hop in hops:
+        for host, hop in places:
             assert hop.ip is not None  # a relay is no Unix socket
             try:
                 async with asyncio.timeout(CONNECT_S):
                     return (
-                        hop,
+                        (host, hop),
                         await connect(self._gate, hop.ip, hop.port, Origin.OPERATOR),
                         troubles,
                     )
@@ -158,33 +167,16 @@ class Trial:
     def _helo_for(self, connected: socket.socket) -> str:
         return self._helo(ip_address(connected.getsockname()[0].partition("%")[0]))
 
-    async def _opened(
-        self, hop: Hop, connected: socket.socket, session: ClientSession
-    ) -> SmtpConnection:
-        is_tls_first = self._relay.port == SUBMISSIONS_PORT and self._relay.tls != "none"
-        tls: TlsFirst | None = None
-        try:
-            if is_tls_first or self._need() is not TlsNeed.NONE:
-                context = await asyncio.to_thread(self._context)
-                tls = TlsFirst(context, hop.host.strip("[]").removeprefix("IPv6:"))
-        except BaseException:
-            connected.close()
-            raise
-        return await SmtpConnection.open(connected, session, tls, is_tls_first=is_tls_first)
-
-    def _context(self) -> ssl.SSLContext:
-        return client_context(verifies=self._relay.tls == "verify", ca=self._relay.ca)
-
     def _heard(
         self,
-        session: ClientSession,
         connection: SmtpConnection | None,
+        demand: Demand,
         refusal: Reply | None,
         trouble: Exception | None,
     ) -> list[Step]:
         """Greeting, TLS and login, as far as it came."""
-        relay = self._relay
-        greeting = session.greeting
+        session = None if connection is None else connection.session
+        greeting = None if session is None else session.greeting
         steps: list[Step] = []
         if greeting is not None:
             advice = "" if greeting.is_positive else "the host takes no mail from here now"
@@ -193,23 +185,20 @@ class Trial:
             )
             if not greeting.is_positive:
                 return steps
-        if isinstance(trouble, TlsFailed):
+        if isinstance(trouble, TlsUnmet):
             advice = "the host did not prove to be the one you named: see host, tls and ca"
             return [*steps, Step("tls", False, str(trouble), advice)]
         if refusal is NO_TLS_THERE or (refusal is not None and "TLS was refused" in refusal.text):
             return [*steps, Step("tls", False, refusal.text, "see port and tls")]
-        encryption = None if connection is None else connection.encryption
-        if encryption is not None:
-            verdict = (
-                "the certificate proves the host"
-                if relay.tls == "verify"
-                else f'nobody was proven, as tls = "{relay.tls}" says'
-            )
-            steps.append(Step("tls", True, f"{encryption}, {verdict}"))
+        secured = None if connection is None else described(connection, demand)
+        if secured is not None:
+            steps.append(Step("tls", True, secured))
         if trouble is not None:
             text = str(trouble) or f"no answer in {REPLY_S:.0f} s"
             where = "greeting" if greeting is None else "session"
             return [*steps, Step(where, False, text, "see host, port and tls", may_pass=True)]
+        if session is None:
+            return steps
         if refusal is NO_LOGIN_THERE:
             offered = session.extensions.get("AUTH") or "none"
             advice = f"ways it offers: {offered}; see auth"

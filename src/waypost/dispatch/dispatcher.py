@@ -412,6 +412,7 @@ class Dispatcher:
                 target=result.recipient.target,
                 outcome=result.outcome.kind,
                 hop=result.outcome.hop,
+                tls=result.outcome.tls,
                 reply=result.outcome.reply,
                 delay=round(now - message.accepted_at, 3),
                 via=None if str(job.target) == result.recipient.target else job.target,
@@ -438,7 +439,8 @@ class Dispatcher:
             reply = outcome.reply
             text = f"{reply.text}\n(given up after {attempts} attempts)"
             late = Reply(reply.code, text, reply.status or (4, 7))
-            return Result(recipient, Outcome(OutcomeKind.FAILED, late, outcome.hop))
+            failed = outcome._replace(kind=OutcomeKind.FAILED, reply=late)
+            return Result(recipient, failed)
         if not_before is not None:
             at = min(not_before, message.accepted_at + retry.give_up_after_s)
         warned = is_warning_due(now, message.accepted_at, recipient.warned, retry)

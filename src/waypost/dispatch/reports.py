@@ -127,6 +127,9 @@ class Reporter:
         # RFC 3461 §4.3: RET speaks of failures; other reports return headers only.
         whole = message.envelope.ret is Ret.FULL and action is Action.FAILED
         whole = whole and message.size <= MAX_RETURNED_BYTES
+        # RFC 8689 §5: what was not to go in clear goes back as little as may be, and as protected.
+        requiretls = message.envelope.requiretls
+        whole = whole and not requiretls
         limit = message.content.size if whole else _HEAD_BYTES
         content = build_report(
             Report(
@@ -157,6 +160,7 @@ class Reporter:
                 reverse_path=None,
                 body=Body.EIGHT_BIT_MIME if is_eight_bit else None,
                 smtputf8=not to.is_ascii,
+                requiretls=requiretls,
             ),
             arrival=arrival,
             content=InlineContent(content),

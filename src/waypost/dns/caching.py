@@ -32,6 +32,7 @@ from waypost.dns.resolver import (
     Answer,
     MailExchange,
     ResolverUnavailable,
+    TlsaRecord,
     Trouble,
     split_server,
 )
@@ -111,6 +112,10 @@ class CachingResolver:
     async def txt(self, name: str) -> Answer[str]:
         """See Resolver."""
         return await self._ask(name, "TXT", _text)
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        """See Resolver."""
+        return await self._ask(name, "TLSA", _tlsa)
 
     async def ptr(self, ip: IPAddress) -> Answer[str]:
         """See Resolver."""
@@ -324,6 +329,10 @@ def _address(rdata: Any) -> IPAddress:
 
 def _text(rdata: Any) -> str:
     return b"".join(rdata.strings).decode("utf-8", "backslashreplace")
+
+
+def _tlsa(rdata: Any) -> TlsaRecord:
+    return TlsaRecord(rdata.usage, rdata.selector, rdata.mtype, rdata.cert)
 
 
 def _target(rdata: Any) -> str:

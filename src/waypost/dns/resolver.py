@@ -29,6 +29,15 @@ class MailExchange(NamedTuple):
     host: str  # lower case, no dot at its end; empty: the root, so no mail (RFC 7505)
 
 
+class TlsaRecord(NamedTuple):
+    """One TLSA record (RFC 6698 §2.1)."""
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Record]):
     """What a name has of one type."""
@@ -82,6 +91,10 @@ class Resolver(Protocol):
 
     async def txt(self, name: str) -> Answer[str]:
         """TXT records, the strings of each joined."""
+        ...
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        """TLSA records, at a name as _25._tcp.mx.example."""
         ...
 
     async def ptr(self, ip: IPAddress) -> Answer[str]:

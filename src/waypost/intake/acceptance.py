@@ -160,7 +160,8 @@ class Acceptance:
             if refusal is not None:
                 return self._refused(arrival, reverse_path, "", refusal)
         envelope = Envelope(
-            reverse_path, request.body, request.smtputf8, request.envid, request.ret
+            *(reverse_path, request.body, request.smtputf8, request.envid, request.ret),
+            request.requiretls,
         )
         proven = sender_is_proven(reverse_path, arrival.client_ip, self._own.current)
         return Transaction(

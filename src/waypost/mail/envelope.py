@@ -117,6 +117,10 @@ class Hop(NamedTuple):
         return f"{self.host}{address}:{self.port}"
 
 
+# Stands between a hop and what was negotiated with it.
+OVER = "over"
+
+
 class Outcome(NamedTuple):
     """What one attempt meant for one recipient; kind and reply code agree by construction."""
 
@@ -126,6 +130,14 @@ class Outcome(NamedTuple):
     peer_reports: bool = False  # the next hop took over the duty of DSNs (RFC 3461 §4.2)
     changes: tuple[str, ...] = ()  # what was done to the message on its way out, in words
     is_ours_to_mend: bool = False  # deferred until the operator has done something: not given up
+    tls: str | None = None  # what was negotiated with the hop; None: in clear
+
+    @property
+    def way(self) -> str | None:
+        """The hop and how it was spoken to, in words; None: as for `hop`."""
+        if self.hop is None:
+            return None
+        return str(self.hop) if self.tls is None else f"{self.hop} {OVER} {self.tls}"
 
     @classmethod
     def of(
@@ -136,6 +148,7 @@ class Outcome(NamedTuple):
         hop: Hop | None = None,
         peer_reports: bool = False,
         changes: tuple[str, ...] = (),
+        tls: str | None = None,
     ) -> Outcome:
         """From a reply: 2xx is `success`, 4xx deferred, 5xx failed."""
         if reply.is_positive:
@@ -144,7 +157,7 @@ class Outcome(NamedTuple):
             kind = OutcomeKind.DEFERRED
         else:
             kind = OutcomeKind.FAILED
-        return cls(kind, reply, hop, peer_reports, changes)
+        return cls(kind, reply, hop, peer_reports, changes, tls=tls)
 
 
 @dataclass(slots=True)

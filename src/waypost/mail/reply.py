@@ -92,6 +92,7 @@ HELP = Reply(
     (0, 0),
 )
 
+REQUIRETLS_NEEDS_TLS = Reply(555, "REQUIRETLS is for sessions over TLS (RFC 8689)", (5, 4))
 READY_FOR_TLS = Reply(220, "Ready to start TLS", (0, 0))
 NOTHING_BEFORE_TLS = Reply(554, "Something followed STARTTLS in clear, closing", (5, 1))
 NOT_IN_THIS_ORDER = Reply(503, "Bad sequence of commands", (5, 1))

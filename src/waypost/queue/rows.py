@@ -93,7 +93,7 @@ def settle_request(settlement: Settlement) -> Settle:
     for result in settlement.results:
         outcome, recipient = result.outcome, result.recipient
         reply = str(outcome.reply)
-        hop = None if outcome.hop is None else str(outcome.hop)
+        hop = outcome.way
         kind = outcome.kind
         is_held = recipient.status is RecipientStatus.HELD
         if result.next_attempt_at is None and not is_held:

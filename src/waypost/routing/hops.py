@@ -32,6 +32,12 @@ class Host:
     """One host: all its addresses are tried before the next host is."""
 
     hops: tuple[Hop, ...]
+    is_proven: bool = True  # False: an MX record that nobody validated says that it takes the mail
+
+    @property
+    def name(self) -> str:
+        """The host as a person would write it."""
+        return self.hops[0].host
 
     def __str__(self) -> str:
         return " or ".join(map(str, self.hops))
@@ -53,7 +59,7 @@ class Relay:
     name: str
     hosts: tuple[AddressLiteral | Domain, ...]
     port: int
-    tls: str = "verify"  # none | opportunistic | encrypt | verify
+    tls: str = "verify"  # one of tls/policy.Level
     ca: Path | None = None  # who may vouch for it; None: whom this system trusts
     username: str | None = None  # None: nobody logs in
     password: Secret | None = None
@@ -106,7 +112,11 @@ async def hosts_direct(
     if not exchanges:
         raise NoWay(554, f"Mail for {domain} comes back to this host", (4, 6))
     hosts = [
-        Host(tuple(Hop(exchange.host, ip, port) for ip in exchange.addresses))
+        Host(
+            tuple(Hop(exchange.host, ip, port) for ip in exchange.addresses),
+            # A host of the domain is no stranger to it, whoever says that it takes its mail.
+            found.is_secure or f".{exchange.host}".endswith(f".{domain.ascii}"),
+        )
         for exchange in _in_random_order(exchanges)
         if exchange.addresses
     ]

@@ -32,6 +32,9 @@ NO_TLS_THERE = Reply(451, "The next host does not offer TLS, which is required h
 NO_LOGIN_THERE = Reply(
     451, "The next host does not offer a way to log in that is known here", (7, 8)
 )
+NEEDS_REQUIRETLS = Reply(
+    550, "The next host does not offer REQUIRETLS, which this mail needs", (7, 30)
+)
 TOO_BIG_FOR_PEER = Reply(552, "The message is larger than the next host accepts", (3, 4))
 
 
@@ -231,6 +234,14 @@ class ClientSession:
     def max_transactions(self) -> int | None:
         """MAILMAX of the peer's LIMITS; None: it states none."""
         return self._limit("MAILMAX")
+
+    def takes(self, envelope: Envelope) -> bool:
+        """False when the peer does not promise what the sender asks of it (RFC 8689).
+
+        A report goes on all the same (§5), and LMTP is where mail has arrived.
+        """
+        needs_it = envelope.requiretls and envelope.reverse_path is not None
+        return self._is_lmtp or not needs_it or "REQUIRETLS" in self.extensions
 
     @property
     def is_login_refused(self) -> bool:
@@ -457,6 +468,8 @@ class ClientSession:
             # came, as everybody does.
             if "8BITMIME" not in extensions:
                 return NEEDS_8BITMIME
+        if not self.takes(envelope):
+            return NEEDS_REQUIRETLS
         limit = extensions.get("SIZE", "")
         if _NUMBER.fullmatch(limit) is not None and 0 < int(limit) < transaction.size:
             return TOO_BIG_FOR_PEER
@@ -474,6 +487,8 @@ class ClientSession:
             words.append("BODY=8BITMIME")
         if envelope.smtputf8:
             words.append("SMTPUTF8")
+        if envelope.requiretls and "REQUIRETLS" in extensions:
+            words.append("REQUIRETLS")
         if "DSN" in extensions:
             if envelope.ret is not None:
                 words.append(f"RET={envelope.ret}")

@@ -155,6 +155,7 @@ class MailRequested(NamedTuple):
     envid: str | None = None
     ret: Ret | None = None
     size: int | None = None  # octets announced; None: not announced
+    requiretls: bool = False
 
 
 class RcptRequested(NamedTuple):
@@ -186,6 +187,10 @@ def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
             fields["ret"] = parse_ret(value)
         elif key == "ENVID":
             fields["envid"] = parse_envid(value)
+        elif key == "REQUIRETLS":
+            if value is not None:  # RFC 8689 §2
+                raise _refused(501, "REQUIRETLS takes no value", 5, 4)
+            fields["requiretls"] = True
         elif not lenient:
             raise _unknown(key)
     request = MailRequested(reverse_path, **fields)

@@ -6,7 +6,7 @@ engine reads no further until `answer()` (content chunks alone need no answer).
 
 Extensions: PIPELINING (RFC 2920), SIZE (1870), 8BITMIME (6152), BINARYMIME and CHUNKING (3030),
 SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034), DSN (3461), LIMITS (9422), STARTTLS (3207), AUTH
-(4954).
+(4954), REQUIRETLS (8689).
 """
 
 from __future__ import annotations
@@ -470,7 +470,7 @@ class ServerSession:
             self._out.append(
                 _extensions(
                     *(self._name, settings.max_message_bytes, settings.max_recipients),
-                    *(self.offers_tls, self._offered_mechanisms()),
+                    *(self.offers_tls, self._offered_mechanisms(), self.is_encrypted),
                 )
             )
         else:
@@ -482,6 +482,9 @@ class ServerSession:
         request = grammar.parse_mail(argument, lenient=settings.lenient)
         if request.size is not None and request.size > settings.max_message_bytes:
             raise CommandRefused(replies.MESSAGE_TOO_BIG)
+        if request.requiretls and not self.is_encrypted:
+            # Whatever else is mended for a trusted client: this would be a promise broken.
+            raise CommandRefused(replies.REQUIRETLS_NEEDS_TLS)
         self.body = request.body
         self.smtputf8 = request.smtputf8
         return request
@@ -775,6 +778,7 @@ def _extensions(
     max_recipients: int,
     offers_tls: bool,
     mechanisms: tuple[str, ...],
+    is_encrypted: bool,
 ) -> bytes:
     keywords = (
         name,
@@ -788,6 +792,7 @@ def _extensions(
         "DSN",
         f"LIMITS RCPTMAX={max_recipients}",
         *(("STARTTLS",) if offers_tls else ()),
+        *(("REQUIRETLS",) if is_encrypted else ()),
         *((f"AUTH {' '.join(mechanisms)}",) if mechanisms else ()),
         "HELP",
     )

@@ -158,7 +158,13 @@ class Authority:
         return networks, names
 
     def issue(
-        self, subjects: Subjects, *, is_rsa: bool, now: datetime.datetime, days: int = LEAF_DAYS
+        self,
+        subjects: Subjects,
+        *,
+        is_rsa: bool,
+        now: datetime.datetime,
+        days: int = LEAF_DAYS,
+        kept_key: PrivateKey | None = None,  # None: a new one
     ) -> Leaf:
         """A leaf for a server. Raises AuthorityError for what the root may not speak for."""
         if not subjects:
@@ -168,7 +174,7 @@ class Authority:
                 "this authority speaks for private networks and for the hub's own addresses and"
                 " names only"
             )
-        key: PrivateKey = (
+        key: PrivateKey = kept_key or (
             rsa.generate_private_key(65_537, _RSA_BITS)
             if is_rsa
             else ec.generate_private_key(ec.SECP256R1())

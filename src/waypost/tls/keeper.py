@@ -16,11 +16,13 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from waypost.durable import write_public, write_secret
 from waypost.errors import WaypostError
 from waypost.tls.authority import (
     Authority,
+    PrivateKey,
     Subjects,
     is_due,
     subjects_of,
@@ -82,7 +84,9 @@ class Keeper:
             certificate = self._directory / f"hub-{kind}.pem"
             key = self._directory / f"hub-{kind}.key"
             if not _is_good(certificate, key, allowed, authority, now):
-                leaf = authority.issue(allowed, is_rsa=is_rsa, now=now)
+                # Others may know the hub by its key (tls/pins).
+                kept = _kept_key(key, is_rsa=is_rsa)
+                leaf = authority.issue(allowed, is_rsa=is_rsa, now=now, kept_key=kept)
                 write_secret(key, leaf.key)
                 write_public(certificate, leaf.certificate)
             pairs.append((certificate, key))
@@ -126,6 +130,16 @@ def _context(profile: Profile) -> ssl.SSLContext:
 
 def _no_passphrase() -> str:
     raise ValueError("the key is encrypted; nobody is here to type its passphrase")
+
+
+def _kept_key(path: Path, *, is_rsa: bool) -> PrivateKey | None:
+    """The key of the certificate before; None: there is none of this kind."""
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    kind = rsa.RSAPrivateKey if is_rsa else ec.EllipticCurvePrivateKey
+    return found if isinstance(found, kind) else None
 
 
 def _is_good(

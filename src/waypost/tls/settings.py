@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from waypost.tls.policy import Rule
+
 # A leaf of our own is looked at this often.
 LOOK_S = 43_200.0
 
@@ -23,3 +25,4 @@ class TlsSettings:
 
     certificate: Path | None = None  # None, both: issued by the hub's own authority
     key: Path | None = None
+    rules: tuple[Rule, ...] = ()  # for mail on its way out, in order
