@@ -36,6 +36,7 @@ from waypost.dispatch.reports import Reporter
 from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConfigError, WaypostError
+from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.logins import Logins
 from waypost.intake.smtp_listener import SmtpListener, split_bind
@@ -55,11 +56,14 @@ from waypost.routing.table import RoutingTable
 from waypost.tls.settings import LOOK_S, Profile
 
 if TYPE_CHECKING:
+    from waypost.acme.renewer import Renewer
     from waypost.tls.authority import Subjects
     from waypost.tls.keeper import Keeper
 
 # Programs of this host come by these, whatever is configured as ours.
 _LOOPBACK: tuple[IPAddress, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
+# `waypost tls acme --now` waits this long, a little less than for an answer of any kind.
+ORDER_NOW_S = 50.0
 # How long sessions and attempts under way may take to end when the hub is told to stop.
 DRAIN_S = 10.0
 
@@ -239,6 +243,7 @@ class Hub:
         self._mailboxes = make_mailbox_names(settings)
         self._table = make_table(settings, self._own, self._mailboxes, self._gate)
         self._keeper = make_keeper(settings)
+        self._renewer = self._make_renewer()
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
@@ -291,6 +296,7 @@ class Hub:
                 "hold-new": self._hold_new,
                 "reload": self._reload_asked,
                 "users": self._users_changed,
+                "acme": self._acme_asked,
             },
         )
 
@@ -307,12 +313,14 @@ class Hub:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
         try:
             await self._renew_certificates(self._settings)
+            await self._renewer.configure(self._settings.acme, self._settings.hostname)
             for settings in self._settings.listeners:
                 await self._listen(settings)
             await self._control.start()
             self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
             self._spawn(self._dispatcher.run(), "dispatcher")
             self._spawn(self._keep_certificates(), "certificates")
+            self._spawn(self._renewer.run(), "acme")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -368,6 +376,7 @@ class Hub:
         if old.dns_servers != settings.dns_servers:
             self._smtp.resolver = make_resolver(settings)
         self._smtp.settings = smtp_settings(settings)
+        await self._renewer.configure(settings.acme, settings.hostname)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
@@ -413,6 +422,18 @@ class Hub:
             listener.stop_listening()  # where it had bound before
             raise
         self._listeners.append(listener)
+
+    def _make_renewer(self) -> Renewer:
+        # As make_keeper.
+        from waypost.acme.renewer import Renewer
+
+        return Renewer(
+            self._settings.data_dir / "tls",
+            keeper=self._keeper,
+            own=self._own,
+            clients=lambda origin: HttpClient(self._gate, self._smtp.resolver, origin),
+            log=self._log,
+        )
 
     async def _shut_down(self) -> None:
         await self._control.close()
@@ -474,6 +495,7 @@ class Hub:
     def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
         self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))
         self._own_changed.set()
+        self._renewer.look_again()
 
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
         return frozenset(bound for listener in self._listeners for bound in listener.bound)
@@ -528,6 +550,13 @@ class Hub:
         self._logins.accounts = await asyncio.to_thread(make_accounts, self._settings)
         self._log.event("users-read", accounts=len(self._logins.accounts))
         return {"accounts": len(self._logins.accounts)}
+
+    async def _acme_asked(self, request: dict[str, Any]) -> dict[str, Any]:
+        is_done = True
+        if request["now"]:
+            self._log.event("operator", action="order-certificate")
+            is_done = await self._renewer.renew_now(ORDER_NOW_S)
+        return {**self._renewer.standing(), "done": is_done}
 
     async def _reload_asked(self, request: dict[str, Any]) -> dict[str, Any]:
         trouble = await self.reload()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from waypost.app import make_keeper, make_own_addresses, make_subjects
+from waypost.cli import acme
 from waypost.cli.context import settings_of
 from waypost.cli.output import EXIT_NO, EXIT_USAGE, EXIT_YES, complain, say, say_json
 from waypost.errors import AddressError
@@ -50,6 +51,7 @@ def add_commands(
     issue.add_argument("--days", type=_days, default=397, metavar="N", help="default: 397")
     issue.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: here")
     issue.set_defaults(run=_issue)
+    acme.add_action(actions, common)
 
 
 def _days(text: str) -> int:

@@ -157,6 +157,16 @@ class IncomingSession(asyncio.Protocol):
 
     # What the listener asks for.
 
+    @property
+    def local_ip(self) -> IPAddress | None:
+        """The address the client connected to; None: a Unix socket."""
+        return self._local_ip
+
+    @property
+    def client_ip(self) -> IPAddress | None:
+        """The client's address; None: as above."""
+        return self._client_ip
+
     def expire(self) -> None:
         """Nothing heard for too long; a client that waits for us is not idle."""
         if not self._session.is_answering:

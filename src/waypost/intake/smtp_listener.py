@@ -82,10 +82,13 @@ class SmtpListener:
         trusted: Networks,
         limits: Limits,
         hostname: str | None,
-        tls: Callable[[], ssl.SSLContext] | None,
+        tls: Callable[[IPAddress | None, IPAddress | None], ssl.SSLContext] | None,
         log: Log,
     ) -> None:
-        """`tls` gives the context for a handshake that begins now; None: there is no TLS."""
+        """`tls` gives the context for a handshake that begins now, by our address and the client's.
+
+        None: there is no TLS.
+        """
         self.settings = settings
         self.tls = tls
         self.acceptance = acceptance
@@ -269,7 +272,7 @@ class SmtpListener:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: IncomingSession(self),
                 connected,
-                ssl=self.tls(),
+                ssl=self.tls(ip_of(connected.getsockname()[0]), client),
                 ssl_handshake_timeout=HANDSHAKE_S,
                 ssl_shutdown_timeout=GOODBYE_S,
             )
@@ -287,7 +290,8 @@ class SmtpListener:
     def handshake(self, session: IncomingSession) -> None:
         """Have a session go on over TLS."""
         assert self.tls is not None
-        task = asyncio.get_running_loop().create_task(session.encrypt(self.tls()))
+        context = self.tls(session.local_ip, session.client_ip)
+        task = asyncio.get_running_loop().create_task(session.encrypt(context))
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
 
