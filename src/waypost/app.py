@@ -553,7 +553,7 @@ class Hub:
 
     async def _acme_asked(self, request: dict[str, Any]) -> dict[str, Any]:
         is_done = True
-        if request["now"]:
+        if request.get("now"):
             self._log.event("operator", action="order-certificate")
             is_done = await self._renewer.renew_now(ORDER_NOW_S)
         return {**self._renewer.standing(), "done": is_done}

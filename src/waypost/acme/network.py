@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from acme import messages
+from acme import errors, messages
 from acme.client import ClientNetwork
 from josepy.jwa import JWASignature
 from josepy.jwk import JWK
@@ -79,7 +79,10 @@ class GatedNetwork(ClientNetwork):
         return self._post_once(*args, **kwargs)
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        place = Url.parse(url)
+        try:
+            place = Url.parse(url)
+        except ValueError as error:
+            raise errors.ClientError(f"it leads to {url!r}: {error}") from error
         is_home = (place.host, place.port) == (self._directory.host, self._directory.port)
         client = self._at_home if is_home else self._elsewhere
         data = kwargs.get("data", "")

@@ -7,6 +7,7 @@ loop and an order can be given up at any point.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
 from collections.abc import Callable, Iterator
@@ -85,7 +86,8 @@ async def obtain(
     network = GatedNetwork(key, ES256, Url.parse(settings.directory), clients, {"ca": settings.ca})
     try:
         async with asyncio.timeout(ORDER_S):
-            return await _Order(settings, subjects, key, network).obtain()
+            with _in_our_words():
+                return await _Order(settings, subjects, key, network).obtain()
     except TimeoutError:
         raise OrderFailed(f"no certificate in {ORDER_S:.0f} s") from None
     except WaypostError as error:
@@ -136,8 +138,7 @@ class _Order:
         order = await _ask(client.new_order, request, profile)
         await self._prove(client, order)
         chain = await self._finalized(client, order)
-        self._check(chain, key)
-        return key + chain
+        return key + self._checked(chain, key)
 
     def _profile(self, directory: messages.Directory) -> str | None:
         offered = directory["meta"].profiles or {}
@@ -204,44 +205,46 @@ class _Order:
         for pause_s in _pauses():
             try:
                 done = await _ask(client.poll_finalization, order, datetime.datetime.now() + _ONCE)
-            except OrderFailed as error:
-                if not isinstance(error.__cause__, errors.TimeoutError):
-                    raise
+            except errors.TimeoutError:  # not ready yet
                 await asyncio.sleep(pause_s)
             else:
                 return str(done.fullchain_pem).encode()
         raise AssertionError("pauses have no end")
 
-    def _check(self, chain: bytes, key: bytes) -> None:
-        """Whether it is what was asked for."""
-        try:
-            certificate = x509.load_pem_x509_certificates(chain)[0]
-            found = subjects_of(certificate)
-        except ValueError as error:
-            raise OrderFailed(f"the server sent no certificate: {error}") from error
+    def _checked(self, chain: bytes, key: bytes) -> bytes:
+        """The chain and nothing else, if it is what was asked for."""
+        certificates = x509.load_pem_x509_certificates(chain)
+        found = subjects_of(certificates[0])
         ours = serialization.load_pem_private_key(key, None).public_key()
-        if certificate.public_key() != ours:
+        if certificates[0].public_key() != ours:
             raise OrderFailed("the server sent a certificate for a key that is not ours")
         if not (found.ips >= self._subjects.ips and found.names >= self._subjects.names):
             raise OrderFailed("the server's certificate does not stand for all it was asked for")
+        return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
 
 
 async def _ask(
     step: Callable[Given, Found], *arguments: Given.args, **options: Given.kwargs
 ) -> Found:
-    """Have the library do a step. Raises OrderFailed, WaypostError."""
+    """Have the library do a step."""
+    return await asyncio.to_thread(step, *arguments, **options)
+
+
+@contextlib.contextmanager
+def _in_our_words() -> Iterator[None]:
+    """What the library raises, and what comes of a server that answers nonsense: OrderFailed."""
     try:
-        return await asyncio.to_thread(step, *arguments, **options)
-    except errors.TimeoutError as error:
-        raise OrderFailed("the server is not ready yet") from error
+        yield
+    except WaypostError:
+        raise
     except errors.IssuanceError as error:
         raise OrderFailed(_words(error.error)) from error
     except messages.Error as error:
         raise OrderFailed(_words(error)) from error
     except (errors.Error, JoseError) as error:
         raise OrderFailed(_shown(f"the server's answer cannot be used: {error}")) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        # The library takes a server's JSON for what it should be.
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        # The library takes a server's JSON for what it should be, and so may we then.
         raise OrderFailed(_shown(f"the server's answer makes no sense: {error!r}")) from error
 
 
@@ -268,9 +271,9 @@ def _pauses() -> Iterator[float]:
 
 
 def _words(problem: messages.Error) -> str:
-    """A problem document as one line."""
+    """A problem document (RFC 7807) as one line; its members may be anything."""
     kind = str(problem.typ).removeprefix(messages.ERROR_PREFIX)
-    parts = [problem.detail or problem.title or problem.description or "no reason given"]
+    parts = [str(problem.detail or problem.title or problem.description or "no reason given")]
     for each in problem.subproblems or ():
         named = f"{each.identifier.value}: " if each.identifier else ""
         parts.append(f"{named}{each.detail or each.typ}")

@@ -177,13 +177,13 @@ class Renewer:
                 )
             tries = Tries(settings.directory, settings.directory)
             await asyncio.to_thread(self._write, pem, tries)
+            if self._settings != settings:
+                return  # others came meanwhile; they look for themselves
+            await asyncio.to_thread(self._keeper.show_public, self._directory / CERTIFICATE)
         except (WaypostError, OSError) as error:
             await self._failed(settings, error)
             return
-        if self._settings != settings:
-            return  # others came meanwhile; they look for themselves
         self._held, self._tries = held, tries
-        await self._show()
         self._log.event(
             "certificate-issued",
             identifiers=" ".join(texts_of(held.subjects)),

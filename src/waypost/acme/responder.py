@@ -108,7 +108,13 @@ class _Responder(ABC):
             return
         session = asyncio.get_running_loop().create_task(self._session(reader, writer))
         self._sessions.add(session)
-        session.add_done_callback(self._sessions.discard)
+
+        def end(_: object) -> None:
+            # Not at the end of the session: one that is cancelled may never have begun.
+            self._sessions.discard(session)
+            writer.close()
+
+        session.add_done_callback(end)
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -116,8 +122,6 @@ class _Responder(ABC):
                 await self.answer(reader, writer)
         except (OSError, h11.RemoteProtocolError):
             writer.transport.abort()  # who asks badly, or too slowly, or goes, hears nothing
-        finally:
-            writer.close()
 
     @abstractmethod
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -148,8 +152,8 @@ class HttpResponder(_Responder):
             ],
         )
         writer.write(engine.send(response) or b"")
-        # To HEAD the engine sends the head only.
-        writer.write(engine.send(h11.Data(data=body)) or b"")
+        if event.method != b"HEAD":
+            writer.write(engine.send(h11.Data(data=body)) or b"")
         writer.write(engine.send(h11.EndOfMessage()) or b"")
         await writer.drain()
 

@@ -13,6 +13,7 @@ import datetime
 import ssl
 import threading
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ from waypost.tls.settings import Profile, TlsSettings
 
 # Old devices know RSA only, all others are better served by ECDSA: OpenSSL shows what fits.
 _LEAVES = {"ecdsa": False, "rsa": True}
+# Overlay networks and clouds use the block of carrier NAT (RFC 6598) as a private one.
+_PRIVATE = (*PRIVATE_NETWORKS, ip_network("100.64.0.0/10"))
 
 
 class CertificateFault(WaypostError):
@@ -176,7 +179,8 @@ def _context(profile: Profile) -> ssl.SSLContext:
 
 
 def _is_private(ip: IPAddress) -> bool:
-    return any(ip.version == each.version and ip in each for each in PRIVATE_NETWORKS)
+    """Where our own authority is trusted rather than a public one."""
+    return any(ip.version == each.version and ip in each for each in _PRIVATE)
 
 
 def _no_passphrase() -> str:
