@@ -10,6 +10,9 @@ WaypostError
 │   │   └── StoreLost     nor will it: the hub goes down (421 4.3.2)
 │   ├── PeerUnreachable   no session with the next hop (also ConnectionError)
 │   ├── HttpFailed        a web server gave no usable response (http/client)
+│   ├── OrderFailed       no public certificate, and why (acme/orders)
+│   ├── OrderStopped      an order was given up while it waited (acme/network)
+│   ├── ResponderFault    a challenge cannot be answered (acme/responder)
 │   ├── MemoryUnavailable  check.db cannot be used (check/memory)
 │   └── ResolverUnavailable  no answer from the name service (dns/resolver, 451 4.4.3)
 └── PermanentError        trouble below a seam that will not pass: becomes a 5xx reply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import http.server
@@ -370,10 +371,13 @@ def _names(namespace: str, ip: str) -> Iterator[str]:
 # Servers that are none.
 
 
+Answer = Callable[[str, bytes], tuple[int, dict[str, str], bytes]]  # by path and body
+
+
 class Liar:
     """An HTTPS server that answers as it is told, and counts."""
 
-    def __init__(self, directory: Path, answer: Callable[[str], tuple[int, dict[str, str], bytes]]):
+    def __init__(self, directory: Path, answer: Answer):
         subjects = Subjects(frozenset({ip_address("127.0.0.1")}), frozenset())
         now = datetime.datetime.now(datetime.UTC)
         authority = Authority.create(directory, subjects, now=now)
@@ -384,8 +388,8 @@ class Liar:
 
         class Page(http.server.BaseHTTPRequestHandler):
             def _answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                status, headers, body = answer(self.path)
+                asked = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                status, headers, body = answer(self.path, asked)
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
@@ -472,7 +476,7 @@ def test_whatever_a_server_says_the_hub_lives(
     told, expected = LIES[lie]
     base = ""
 
-    def answer(path: str) -> tuple[int, dict[str, str], bytes]:
+    def answer(path: str, _: bytes) -> tuple[int, dict[str, str], bytes]:
         if isinstance(told, bytes):
             return 200, {}, json.dumps(_directory(told.decode())).encode()
         if path == "/dir" and told.__qualname__.startswith("_account_then"):
@@ -510,7 +514,7 @@ def test_the_responder_knows_nothing_else(
     port = free_port()
     asked = threading.Event()
 
-    def answer(path: str) -> tuple[int, dict[str, str], bytes]:
+    def answer(path: str, _: bytes) -> tuple[int, dict[str, str], bytes]:
         base = liar.url.removesuffix("/dir")
         headers = {
             "Replay-Nonce": "bm9uY2U",
@@ -586,6 +590,53 @@ def test_the_responder_knows_nothing_else(
         assert "Traceback" not in log
     finally:
         liar.close()
+
+
+@pytest.mark.parametrize(
+    ("identifier", "profile", "offered", "asked"),
+    [
+        ("127.0.0.1", None, {"classic": "", "shortlived": ""}, "shortlived"),
+        ("mail.public.example", None, {"classic": "", "shortlived": ""}, None),
+        ("127.0.0.1", None, {"classic": ""}, None),
+        ("127.0.0.1", None, None, None),
+        ("127.0.0.1", "classic", {"classic": "", "shortlived": ""}, "classic"),
+    ],
+)
+def test_the_profile_of_an_order(
+    start_hub: StartHub,
+    tmp_path: Path,
+    identifier: str,
+    profile: str | None,
+    offered: dict[str, str] | None,
+    asked: str | None,
+) -> None:
+    orders: list[dict[str, Any]] = []
+
+    def answer(path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if path == "/newAccount":
+            return 201, BEHIND, b"{}"
+        if path == "/newOrder":
+            payload = json.loads(body)["payload"]
+            orders.append(json.loads(base64.urlsafe_b64decode(payload + "==")))
+            return 403, BEHIND, b'{"detail": "seen"}'
+        meta = {} if offered is None else {"meta": {"profiles": offered}}
+        there = _directory(liar.url.removesuffix("/dir"))
+        return 200, BEHIND, json.dumps({**there, **meta}).encode()
+
+    liar = Liar(tmp_path / "liar", answer)
+    try:
+        hub = start_hub(
+            f'[acme]\ndirectory = "{liar.url}"\nca = "{liar.ca}"\nagree = true\n'
+            f'identifiers = ["{identifier}"]\n'
+            + ("" if profile is None else f'profile = "{profile}"\n')
+        )
+        hub.wait_for_log("seen (about:blank)")
+    finally:
+        liar.close()
+    kind = "ip" if identifier[0].isdigit() else "dns"
+    (order,) = orders
+    assert order["identifiers"] == [{"type": kind, "value": identifier}]
+    assert order.get("profile") == asked
 
 
 # The configuration.

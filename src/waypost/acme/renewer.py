@@ -68,16 +68,18 @@ class Renewer:
 
     async def configure(self, settings: AcmeSettings | None, hostname: str | None) -> None:
         """Do as these settings say from now on; a certificate that lies there is shown at once."""
+        # Read first: from the moment the settings are here, orders are placed by them.
+        held, tries = await asyncio.to_thread(self._read)
         before = self._settings
         self._settings, self._hostname = settings, hostname
         if settings is None:
             self._keeper.show_public(None)
             return
         if settings != before:
-            self._held, self._tries = await asyncio.to_thread(self._read)
             # What failed may be what was mended; a restart alone mends nothing.
-            if before is not None or settings.directory != self._tries.directory:
-                self._tries = Tries(self._tries.issued_by, settings.directory)
+            if before is not None or settings.directory != tries.directory:
+                tries = Tries(tries.issued_by, settings.directory)
+            self._held, self._tries = held, tries
             await self._show()
         self._again.set()
 
