@@ -60,10 +60,11 @@ class Listener:
     """An implicit TLS listener on all of loopback, and what it shows."""
 
     def __init__(self) -> None:
-        self.port = free_port("::1")
+        self.port, self.starttls = free_port("::1"), free_port("::1")
         self.text = (
             f'[[listener]]\nname = "in"\nbind = ["0.0.0.0:{self.port}", "[::1]:{self.port}"]\n'
-            'tls = "implicit"\n'
+            'tls = "implicit"\n[[listener]]\nname = "starttls"\n'
+            f'bind = ["0.0.0.0:{self.starttls}", "[::1]:{self.starttls}"]\n'
         )
 
     def shown(self, host: str = "127.0.0.1", name: str | None = None) -> x509.Certificate:
@@ -87,13 +88,13 @@ def is_own(certificate: x509.Certificate) -> bool:
     return "Waypost" in certificate.issuer.rfc4514_string()
 
 
-def verified(host: str, port: int, root: Path) -> bool:
+def verified(host: str, port: int, root: Path, *options: str) -> bool:
     """What openssl says of a certificate for an address."""
     address = f"[{host}]" if ":" in host else host
     done = subprocess.run(
         [
             *("openssl", "s_client", "-connect", f"{address}:{port}", "-CAfile", str(root)),
-            *("-verify_return_error", "-verify_ip", host),
+            *("-verify_return_error", "-verify_ip", host, *options),
         ],
         input="QUIT\r\n",
         capture_output=True,
@@ -121,6 +122,7 @@ def test_a_certificate_for_an_address(
     hub = start_hub(acme(pebble, ip, challenge=challenge), listener=listener.text)
     hub.wait_for_log(ISSUED)
     assert verified(ip, listener.port, pebble.root())
+    assert verified(ip, listener.starttls, pebble.root(), "-starttls", "smtp")
     # Our own authority's is there as before, for the addresses that the other is not for.
     assert verified(other, listener.port, hub.data / "tls" / "ca.pem")
     for name in ("acme.pem", "acme-account.key"):
@@ -442,6 +444,7 @@ LIES: dict[str, tuple[Callable[[str], tuple[int, dict[str, str], bytes]] | bytes
         lambda _: (403, {}, b'{"type": [], "detail": {"a": "\\u001b[31m"}, "subproblems": []}'),
         "31m",
     ),
+    "problem without words": (lambda _: (403, {}, b'{"type": []}'), "no reason given (())"),
     "bad problem": (lambda _: (403, {}, b'{"subproblems": "abc"}'), "about:blank"),
     "later": (
         lambda _: (
@@ -469,10 +472,28 @@ LIES: dict[str, tuple[Callable[[str], tuple[int, dict[str, str], bytes]] | bytes
 }
 
 
+@pytest.fixture(scope="module")
+def lied_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """One hub that is told of one server after another."""
+    with Hub(tmp_path_factory.mktemp("lied-to") / "hub") as running:
+        yield running
+    log = running.log_text()
+    assert " bug " not in log
+    assert "Traceback" not in log
+
+
+def ask_of(hub: Hub, liar: Liar, more: str) -> None:
+    """Have a running hub turn to a server."""
+    plain = hub.config_file.read_text().partition("[acme]")[0]
+    hub.config_file.write_text(
+        f'{plain}[acme]\ndirectory = "{liar.url}"\nca = "{liar.ca}"\nagree = true\n{more}'
+    )
+    done = hub.run("reload")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("lie", LIES)
-def test_whatever_a_server_says_the_hub_lives(
-    tmp_path: Path, start_hub: StartHub, lie: str
-) -> None:
+def test_whatever_a_server_says_the_hub_lives(tmp_path: Path, lied_to: Hub, lie: str) -> None:
     told, expected = LIES[lie]
     base = ""
 
@@ -487,22 +508,17 @@ def test_whatever_a_server_says_the_hub_lives(
     liar = Liar(tmp_path / "liar", answer)
     base = liar.url.removesuffix("/dir")
     try:
-        hub = start_hub(
-            f'[acme]\ndirectory = "{liar.url}"\nca = "{liar.ca}"\nagree = true\n'
-            'identifiers = ["127.0.0.1"]\n'
-        )
-        hub.wait_for_log(TROUBLE)
-        found = standing(hub)
+        before = count(lied_to, TROUBLE)
+        ask_of(lied_to, liar, 'identifiers = ["127.0.0.1"]\n')
+        wait_until(lambda: count(lied_to, TROUBLE) > before, lied_to.log_text)
+        found = standing(lied_to)
         assert expected in found["problem"], found["problem"]
         assert "\x1b" not in found["problem"]
         assert len(found["problem"]) <= 600
         if lie == "later":
             assert _wait_s(found) == 80_000
-        with hub.smtp() as smtp:
+        with lied_to.smtp() as smtp:
             assert smtp.noop()[0] == 250
-        log = hub.log_text()
-        assert " bug " not in log
-        assert "Traceback" not in log
     finally:
         liar.close()
 
@@ -603,7 +619,7 @@ def test_the_responder_knows_nothing_else(
     ],
 )
 def test_the_profile_of_an_order(
-    start_hub: StartHub,
+    lied_to: Hub,
     tmp_path: Path,
     identifier: str,
     profile: str | None,
@@ -625,12 +641,10 @@ def test_the_profile_of_an_order(
 
     liar = Liar(tmp_path / "liar", answer)
     try:
-        hub = start_hub(
-            f'[acme]\ndirectory = "{liar.url}"\nca = "{liar.ca}"\nagree = true\n'
-            f'identifiers = ["{identifier}"]\n'
-            + ("" if profile is None else f'profile = "{profile}"\n')
-        )
-        hub.wait_for_log("seen (about:blank)")
+        asked_for = f'identifiers = ["{identifier}"]\n'
+        ask_of(lied_to, liar, asked_for + (f'profile = "{profile}"\n' if profile else ""))
+        wait_until(lambda: orders, lied_to.log_text)
+        wait_until(lambda: standing(lied_to)["problem"] == "seen (about:blank)")
     finally:
         liar.close()
     kind = "ip" if identifier[0].isdigit() else "dns"

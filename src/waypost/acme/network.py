@@ -163,5 +163,5 @@ def _links(fields: tuple[tuple[str, str], ...]) -> dict[str, dict[str, str]]:
 
 
 def _seconds(text: str) -> float | None:
-    """Retry-After in its usual form, within reason; None: another form, or none."""
-    return float(min(int(text), 86_400)) if text.isdigit() and len(text) < 10 else None
+    """Retry-After in its usual form; None: another form, or none."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None

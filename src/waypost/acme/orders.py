@@ -273,7 +273,8 @@ def _pauses() -> Iterator[float]:
 def _words(problem: messages.Error) -> str:
     """A problem document (RFC 7807) as one line; its members may be anything."""
     kind = str(problem.typ).removeprefix(messages.ERROR_PREFIX)
-    parts = [str(problem.detail or problem.title or problem.description or "no reason given")]
+    usual = messages.ERROR_CODES.get(kind, "no reason given")
+    parts = [str(problem.detail or problem.title or usual)]
     for each in problem.subproblems or ():
         named = f"{each.identifier.value}: " if each.identifier else ""
         parts.append(f"{named}{each.detail or each.typ}")

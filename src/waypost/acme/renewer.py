@@ -14,6 +14,7 @@ from waypost.acme.settings import AcmeSettings
 from waypost.acme.standing import (
     ACCOUNT,
     CERTIFICATE,
+    LONGEST_WAIT_S,
     Held,
     Tries,
     after_failure,
@@ -149,7 +150,10 @@ class Renewer:
         return max(min(moments) - self._clock(), 0.0)
 
     def _order_at(self, settings: AcmeSettings, wanted: Subjects) -> float:
-        return max(self._due_at(settings, wanted), self._tries.again_at)
+        again_at = self._tries.again_at
+        if again_at > self._clock() + LONGEST_WAIT_S:
+            again_at = 0.0  # the clock was ahead when that was written
+        return max(self._due_at(settings, wanted), again_at)
 
     def _due_at(self, settings: AcmeSettings, wanted: Subjects) -> float:
         held = self._held
@@ -194,6 +198,9 @@ class Renewer:
         )
 
     async def _failed(self, settings: AcmeSettings, error: Exception) -> None:
+        if self._settings != settings:
+            self._log.event("certificate-trouble", why=f"ACME: {error}")
+            return  # what failed was meant to go
         now = self._clock()
         self._tries = after_failure(
             *(self._tries, settings.directory, str(error)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ SHORT_LIFE = datetime.timedelta(days=10)
 FIRST_RETRY_S = 600.0
 # Six hours leave a certificate of 160 hours a dozen tries in its second half.
 MAX_RETRY_S = 21_600.0
+# A server may ask for more; nothing waits longer, whatever a server or a clock that jumps says.
+LONGEST_WAIT_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def held_of(pem: bytes) -> Held:
 def read_tries(directory: Path) -> Tries:
     """What was written last; nothing, if that cannot be read. Blocks."""
     try:
-        return Tries(**json.loads((directory / TRIES).read_bytes()))
+        tries = Tries(**json.loads((directory / TRIES).read_bytes()))
+        return replace(tries, failures=int(tries.failures), again_at=float(tries.again_at))
     except (OSError, ValueError, TypeError):
         return Tries()
 
@@ -86,7 +89,7 @@ def after_failure(
     """One more failure; each wait is twice the one before."""
     failures = tries.failures + 1
     wait_s = min(FIRST_RETRY_S * 2 ** min(failures - 1, 16), MAX_RETRY_S)
-    again_at = now + max(wait_s, retry_after_s or 0.0)
+    again_at = now + max(wait_s, min(retry_after_s or 0.0, LONGEST_WAIT_S))
     return Tries(tries.issued_by, directory, failures, problem, now, again_at)
 
 

@@ -235,6 +235,35 @@ def test_a_clock_that_is_wrong_does_not_order_without_end(world: World) -> None:
     running(world, story)
 
 
+def test_settings_that_are_mended_while_an_order_fails(world: World) -> None:
+    """Its failure is not held against them."""
+
+    async def story() -> None:
+        world.gate, world.failure = asyncio.Event(), TemporaryError("no")
+        await world.renewer.configure(SETTINGS, None)
+        while not world.orders:
+            await asyncio.sleep(0.01)
+        mended = AcmeSettings(SETTINGS.directory, identifiers=("10.0.0.2",))
+        await world.renewer.configure(mended, None)
+        world.gate.set()
+        await settle(world, 2)
+
+    running(world, story)
+    assert world.orders[1].ips == {ip_address("10.0.0.2")}
+
+
+def test_a_failure_of_a_time_to_come_is_forgotten(world: World) -> None:
+    async def story() -> None:
+        world.failure = TemporaryError("no")
+        await world.renewer.configure(SETTINGS, None)
+        await settle(world, 1)
+        world.now -= 400 * DAY
+        world.renewer.look_again()
+        await settle(world, 2)
+
+    running(world, story)
+
+
 def test_nothing_to_certify_is_said_once(world: World) -> None:
     async def story() -> None:
         world.own.reconfigure(follow_interfaces=False, extra=[])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from waypost.acme.standing import (
+    LONGEST_WAIT_S,
     MAX_RETRY_S,
     Tries,
     after_failure,
@@ -47,8 +48,10 @@ def test_waits_double_up_to_a_limit_and_the_server_may_ask_for_more() -> None:
     assert waits[:4] == [600.0, 1_200.0, 2_400.0, 4_800.0]
     assert waits[-1] == max(waits) == MAX_RETRY_S
     assert tries.issued_by == "https://a/"
-    asked = after_failure(Tries(), "https://b/", "no", now=0.0, retry_after_s=90_000.0)
-    assert asked.again_at == 90_000.0
+    asked = after_failure(Tries(), "https://b/", "no", now=0.0, retry_after_s=80_000.0)
+    assert asked.again_at == 80_000.0
+    asked = after_failure(Tries(), "https://b/", "no", now=0.0, retry_after_s=1e9)
+    assert asked.again_at == LONGEST_WAIT_S
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -57,7 +60,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     tries = after_failure(Tries("x"), "y", "why", now=5.0, retry_after_s=None)
     write_tries(tmp_path / "tls", tries)
     assert read_tries(tmp_path / "tls") == tries
-    for text in ("", "[]", "{", '{"what": 1}'):
+    for text in ("", "[]", "{", '{"what": 1}', '{"again_at": "x"}'):
         (tmp_path / "acme-tries.json").write_text(text)
         (tmp_path / "acme.pem").write_text(text)
         assert read_tries(tmp_path) == Tries()
