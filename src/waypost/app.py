@@ -28,6 +28,7 @@ from waypost.control import ControlServer
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport, mailbox_names
+from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.transport import Transport
@@ -39,7 +40,9 @@ from waypost.errors import ConfigError, WaypostError
 from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.logins import Logins
+from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener, split_bind
+from waypost.intake.visitors import Visitors
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
@@ -80,6 +83,11 @@ def make_gate(
 ) -> Gate:
     """The gate these settings ask for."""
     return Gate(trusted=Networks(settings.trusted), own=own, listening=listening)
+
+
+def trusted_clients(settings: Settings) -> Networks:
+    """Clients that may send without a login."""
+    return Networks(settings.trusted, without=settings.masked)
 
 
 def configured_places(settings: Settings) -> frozenset[tuple[IPAddress | None, int]]:
@@ -239,6 +247,7 @@ class Hub:
         settings.data_dir.chmod(0o700)
         self._own = make_own_addresses(settings)
         self._listeners: list[SmtpListener] = []
+        self._visitors = Visitors(settings.limits, log)
         self._gate = make_gate(settings, self._own, self._listening)
         self._mailboxes = make_mailbox_names(settings)
         self._table = make_table(settings, self._own, self._mailboxes, self._gate)
@@ -248,14 +257,19 @@ class Hub:
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
         self._logins = Logins(make_accounts(settings), log)
+        self._senders = Senders(
+            settings.senders,
+            own=self._own,
+            accounts=lambda: self._logins.accounts,
+            table=lambda: self._table,
+        )
         self._acceptance = Acceptance(
             store=self._store,
             spool=self._spool,
             table=self._table,
             own=self._own,
             hostname=settings.hostname,
-            senders=settings.senders,
-            logins=self._logins,
+            senders=self._senders,
             log=log,
         )
         self._maildir = MaildirTransport(
@@ -275,6 +289,7 @@ class Hub:
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
         }
+        self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
         self._dispatcher = Dispatcher(
             self._store,
             transports,
@@ -286,6 +301,7 @@ class Hub:
                 log=log,
             ),
             retry=lambda: self._settings.retry,
+            paces=self._paces,
             log=log,
         )
         self._control = ControlServer(
@@ -314,6 +330,7 @@ class Hub:
         try:
             await self._renew_certificates(self._settings)
             await self._renewer.configure(self._settings.acme, self._settings.hostname)
+            self._say_masked(self._settings)
             for settings in self._settings.listeners:
                 await self._listen(settings)
             await self._control.start()
@@ -372,20 +389,23 @@ class Hub:
         self._table = make_table(settings, self._own, mailboxes, self._gate)
         self._acceptance.table = self._table
         self._acceptance.hostname = settings.hostname
-        self._acceptance.senders = settings.senders
+        self._senders.policy = settings.senders
         if old.dns_servers != settings.dns_servers:
             self._smtp.resolver = make_resolver(settings)
         self._smtp.settings = smtp_settings(settings)
         await self._renewer.configure(settings.acme, settings.hostname)
+        self._paces.configure(settings.relays)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
         for listener in kept:
             listener.configure(
-                trusted=Networks(settings.trusted),
+                trusted=trusted_clients(settings),
                 limits=settings.limits,
                 hostname=settings.hostname,
             )
+        self._visitors.limits = settings.limits
+        self._say_masked(settings)
         for listener in gone:
             listener.stop_listening()
             self._spawn(listener.drain(DRAIN_S), "drain")
@@ -401,14 +421,26 @@ class Hub:
         self._log.event("reloaded", source=settings.source)
         return trouble
 
+    def _say_masked(self, settings: Settings) -> None:
+        trusted = Networks(settings.trusted)
+        for gateway in sorted(settings.masked, key=str):
+            if gateway in trusted:
+                self._log.event(
+                    "gateway-not-trusted",
+                    client=gateway,
+                    why="clients from anywhere may come under a container's gateway address;"
+                    " networks.trust_gateway says otherwise",
+                )
+
     async def _listen(self, settings: Any) -> None:
         listener = SmtpListener(
             settings,
             acceptance=self._acceptance,
             logins=self._logins,
-            trusted=Networks(self._settings.trusted),
+            trusted=trusted_clients(self._settings),
             limits=self._settings.limits,
             hostname=self._settings.hostname,
+            visitors=self._visitors,
             tls=(
                 None
                 if settings.tls == "off"
@@ -445,6 +477,7 @@ class Hub:
             task.cancel()
         await self._dispatcher.drain(limit_s)
         await self._smtp.close()
+        await self._paces.close()
         await self._maildir.close()
         await self._spool.close()
         await self._store.close()

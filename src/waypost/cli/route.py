@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 from waypost.app import (
     configured_places,
+    make_accounts,
     make_gate,
     make_mailbox_names,
     make_own_addresses,
     make_smtp,
     make_table,
+    trusted_clients,
 )
 from waypost.cli.context import settings_of
 from waypost.cli.output import (
@@ -33,12 +35,13 @@ from waypost.cli.submission import draft
 from waypost.delivery.smtp import SmtpTransport
 from waypost.delivery.transport import DeliveryJob, reply_to
 from waypost.errors import AddressError, PermanentError, TemporaryError, WaypostError
+from waypost.intake.senders import Senders
 from waypost.mail.address import Address, IPAddress, as_value
+from waypost.mail.authentication import LITERAL
 from waypost.mail.envelope import Arrival, QueuedRecipient, Recipient
 from waypost.mail.message import decoded_fields
 from waypost.mail.reply import Reply
 from waypost.net.interfaces import source_towards
-from waypost.net.networks import Networks
 from waypost.routing.table import ContentFacts, Routing
 
 
@@ -87,7 +90,7 @@ def _route(parsed: argparse.Namespace) -> int:
         local_ip=_local_ip(client),
         helo="",
         listener=parsed.listener or settings.listeners[0].name,
-        trusted=parsed.login is not None or client in Networks(settings.trusted),
+        trusted=parsed.login is not None or client in trusted_clients(settings),
         login=parsed.login,
     )
     who = "trusted" if arrival.trusted else "a stranger"
@@ -99,7 +102,15 @@ def _route(parsed: argparse.Namespace) -> int:
         steps.append({"step": step.format(*values), "because": because})
 
     content = None if parsed.message is None else _facts(parsed.message)
+    accounts = make_accounts(settings)
+    senders = Senders(settings.senders, own=own, accounts=lambda: accounts, table=lambda: table)
+    results, refusal = senders.judge(arrival, sender)
+    for result in results:
+        because = "policy.literal_sender" if result.method == LITERAL else "[[mailbox]] or user"
+        explain(because, "the sender: {}", result)
     routing = table.route(recipient, arrival, sender, explain, content)
+    if refusal is not None:
+        routing = Routing(routing.recipient, refusal=refusal)
     transport = make_smtp(settings, own, gate)
     ways = asyncio.run(_ways(transport, routing, arrival, sender))
     if parsed.json:

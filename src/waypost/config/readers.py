@@ -74,6 +74,13 @@ def read_seconds(value: Any) -> float:
     return float(value)
 
 
+def read_delay(value: Any) -> float:
+    # Clients wait five minutes for a greeting, if they keep to RFC 5321 §4.5.3.2.1.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 60:
+        raise ValueError("expected seconds, 0 to 60")
+    return float(value)
+
+
 def choice_of(*words: str) -> Read:
     def read(value: Any) -> str:
         if value not in words:

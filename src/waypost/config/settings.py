@@ -23,10 +23,11 @@ from waypost.intake.acceptance import Limits
 from waypost.intake.senders import LiteralSender, SenderPolicy
 from waypost.intake.smtp_listener import ListenerSettings, split_bind
 from waypost.mail.address import Domain, IPAddress
-from waypost.net.networks import Networks
+from waypost.net.gateways import masking_gateways
+from waypost.net.networks import WORDS, Networks, only_host
 from waypost.queue.retry import RetrySettings
 from waypost.routing.groups import GroupSettings
-from waypost.routing.hops import Relay
+from waypost.routing.hops import PaceSettings, Relay
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
 from waypost.routing.targets import parse_target
@@ -53,6 +54,7 @@ class Settings:
     follow_interfaces: bool = True
     extra_own: tuple[IPAddress, ...] = ()
     trusted: tuple[str, ...] = ("loopback", "private")
+    masked: frozenset[IPAddress] = frozenset()  # gateways that strangers may hide behind
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     relays: tuple[Relay, ...] = ()
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
@@ -218,6 +220,7 @@ class _Reader:
                 )
         self._check_logins(values)
         self._check_targets(values)
+        self._check_gateways(values["networks"])
         self._check_relays(values)
         self._check_domains(values)
         for index, listener in enumerate(values["listener"]):
@@ -228,6 +231,11 @@ class _Reader:
                 self._fault(
                     ("listener", index, "tls_profile"),
                     "old TLS is for the devices that need it: name their networks in networks",
+                )
+            if "any" in (listener["proxy_protocol"] or ()):
+                self._fault(
+                    ("listener", index, "proxy_protocol"),
+                    "then anybody could claim to be any client: name the proxies' addresses",
                 )
             if listener["role"] == "lmtp" and any(bind.endswith(":25") for bind in binds):
                 # RFC 2033 §5: a client that speaks SMTP there would lose mail.
@@ -242,6 +250,19 @@ class _Reader:
             self._fault(
                 ("retry", "give_up_after_s"), "gives up before the first retry (retry.first_s)"
             )
+
+    def _check_gateways(self, networks: dict[str, Any]) -> None:
+        masked = _masked(networks)
+        for word in networks["trusted"]:
+            if word not in WORDS and (host := only_host(word)) in masked:
+                self._fault(
+                    ("networks", "trusted"),
+                    f"{host} is this container's gateway, and clients from anywhere may come under"
+                    " its address: with it trusted the hub would be an open relay. Have clients"
+                    " come under their own addresses (host network, or a proxy named in a"
+                    " listener's proxy_protocol); if no client is masked so, say"
+                    " trust_gateway = true",
+                )
 
     def _check_logins(self, values: Values) -> None:
         for index, listener in enumerate(values["listener"]):
@@ -281,6 +302,21 @@ class _Reader:
                 self._fault(path, "username needs either password or password_file")
             elif relay["username"] is not None and relay["tls"] not in ("encrypt", "verify"):
                 self._fault(path, 'a login needs tls = "verify", or "encrypt" at the least')
+        self._check_fallbacks(values)
+
+    def _check_fallbacks(self, values: Values) -> None:
+        """Each names a relay, and none leads back to where it began."""
+        fallbacks = {relay["name"]: relay["fallback"] for relay in values["relay"]}
+        for name, fallback in fallbacks.items():
+            path: KeyPath = ("relay", name, "fallback")
+            if fallback is not None and fallback not in fallbacks:
+                self._fault(path, f"there is no [relay.{fallback}]")
+            seen = {name}
+            while fallback is not None and fallback not in seen:
+                seen.add(fallback)
+                fallback = fallbacks.get(fallback)
+            if fallback == name:
+                self._fault(path, f"mail would go round: {name} is a fallback of its own fallback")
 
     def _check_targets(self, values: Values) -> None:
         for section in ("relay", "list"):
@@ -397,6 +433,7 @@ def _compose(
         follow_interfaces="auto" in addresses["own"],
         extra_own=extra_own,
         trusted=networks["trusted"],
+        masked=_masked(networks),
         routing=RoutingSettings(
             hostname=hostname,
             domains=domains,
@@ -432,6 +469,14 @@ def _compose(
                 *(relay["name"], relay["host"], relay["port"], relay["tls"], relay["ca"]),
                 relay["username"],
                 relay["password"] or relay["password_file"],
+                rewrite_from=relay["rewrite_from"],
+                max_message=relay["max_message"],
+                pace=PaceSettings(
+                    relay["connections"],
+                    relay["messages_per_minute"],
+                    relay["messages_per_day"],
+                ),
+                fallback=relay["fallback"],
             )
             for relay in values["relay"]
         ),
@@ -439,7 +484,7 @@ def _compose(
             ListenerSettings(
                 *(listener["name"], listener["bind"], listener["role"], listener["networks"]),
                 *(listener["tls"], listener["tls_profile"]),
-                *(listener["login_in_clear"], listener["any_login"]),
+                *(listener["login_in_clear"], listener["any_login"], listener["proxy_protocol"]),
             )
             for listener in values["listener"]
         )
@@ -495,6 +540,10 @@ def _acme(acme: dict[str, Any]) -> AcmeSettings | None:
         profile=acme["profile"],
         ca=acme["ca"],
     )
+
+
+def _masked(networks: dict[str, Any]) -> frozenset[IPAddress]:
+    return frozenset() if networks["trust_gateway"] else masking_gateways()
 
 
 def _scope(entry: dict[str, Any]) -> str:

@@ -117,7 +117,8 @@ class SmtpConnection(asyncio.Protocol):
         try:
             self.session.receive(data)
         except PeerOutOfStep as error:
-            self._break(f"the peer is out of step: {error}")
+            # It may get into a report, and what other services say is none of a sender's business.
+            self._break(f"the peer is out of step: {error.reason}")
             return
         self._flush()
         self._wake()

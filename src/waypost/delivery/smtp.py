@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsFirst
+from waypost.delivery.rewriting import outgoing
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
-from waypost.mail.address import Domain, IPAddress
+from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
+from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, connect, connect_unix, origin_of
 from waypost.net.interfaces import OwnAddresses
@@ -213,7 +215,8 @@ class SmtpTransport:
         return self.settings.groups.name_of(local_ip, self.settings.hostname)
 
     def _way(self, job: DeliveryJob) -> _Way:
-        sources = self.settings.groups.sources_of(job.message.envelope.reverse_path)
+        sender = job.message.envelope.reverse_path
+        sources = self.settings.groups.sources_of(sender) or self._own_literal(sender)
         relay = self.settings.relays.get(job.target.argument)
         return _Way(
             self._origin(job),
@@ -221,6 +224,13 @@ class SmtpTransport:
             job.target.kind == "lmtp",
             relay if job.target.kind == "relay" else None,
         )
+
+    def _own_literal(self, sender: Address | None) -> Sequence[IPAddress]:
+        """An address of this host that a sender names: leaving by it proves the sender."""
+        if sender is None or not isinstance(sender.domain, AddressLiteral):
+            return ()
+        ip = sender.domain.ip
+        return (ip,) if ip in self._own and not ip.is_loopback else ()
 
     def _origin(self, job: DeliveryJob) -> Origin:
         if job.target.kind != "direct":
@@ -244,7 +254,17 @@ class SmtpTransport:
             idle = self._idle_connection((hop, way))
             if idle is not None:
                 return hop, idle, False
+        self._make_room(way)
         return *await self._open(hops, way), True
+
+    def _make_room(self, way: _Way) -> None:
+        """A relay that counts its connections has none that idle beside a new one."""
+        if way.relay is None or way.relay.pace.connections is None:
+            return
+        for (_, other), idle in self._idle.items():
+            if other.relay is not None and other.relay.name == way.relay.name:
+                while idle:
+                    idle.pop().quit()
 
     async def _carry(
         self, hop: Hop, connection: SmtpConnection, way: _Way, job: DeliveryJob
@@ -260,8 +280,16 @@ class SmtpTransport:
             waiting = job.recipients[len(outcomes) :]
             batch = waiting[: connection.session.max_recipients or len(waiting)]
             is_stale = False
+            made = await outgoing(
+                job, way.relay, connection.session.extensions, self.settings.hostname
+            )
+            if made.refusal is not None:
+                self._keep((hop, way), connection)
+                refused = Outcome.of(made.refusal, success=success)
+                return outcomes + [refused] * len(waiting)
+            message = made.message
             try:
-                replies = await connection.transact(_transaction(job, batch), job.message)
+                replies = await connection.transact(_transaction(message, batch), message)
             except NotCanonical:
                 return [Outcome.of(_MAY_NOT_LEAVE, success=success)] * len(job.recipients)
             except PeerUnreachable:
@@ -279,7 +307,13 @@ class SmtpTransport:
             if not is_stale:
                 peer_reports = connection.session.reports_deliveries
                 outcomes += [
-                    Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)
+                    Outcome.of(
+                        reply,
+                        success=success,
+                        hop=hop,
+                        peer_reports=peer_reports,
+                        changes=made.changes,
+                    )
                     for reply in replies
                 ]
                 self._keep((hop, way), connection)
@@ -469,8 +503,7 @@ def _success(way: _Way) -> OutcomeKind:
     return OutcomeKind.DELIVERED if way.is_lmtp else OutcomeKind.RELAYED
 
 
-def _transaction(job: DeliveryJob, batch: Sequence[QueuedRecipient]) -> Transaction:
-    message = job.message
+def _transaction(message: QueuedMessage, batch: Sequence[QueuedRecipient]) -> Transaction:
     return Transaction(
         envelope=message.envelope,
         recipients=[queued.recipient for queued in batch],

@@ -10,11 +10,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 from waypost.errors import QueueFull, StoreLost, TemporaryError
-from waypost.intake.logins import Logins
-from waypost.intake.senders import LiteralSender, SenderPolicy, judge_literal
+from waypost.intake.senders import Senders
 from waypost.mail import reply as replies
 from waypost.mail.address import Address, ip_text
 from waypost.mail.authentication import AuthResult, results_field, results_text
@@ -32,13 +32,11 @@ from waypost.mail.message import (
     QueuedMessage,
     count_received,
     decoded_fields,
-    header_fields,
-    header_section,
     received_field,
     trace_name,
 )
 from waypost.mail.reply import Reply
-from waypost.mail.submission import header_from, missing_fields
+from waypost.mail.submission import missing_fields
 from waypost.net.interfaces import OwnAddresses
 from waypost.observe import Log
 from waypost.queue.spool import ContentWriter, InlineContent, Spool, StoredContent
@@ -58,6 +56,12 @@ class Limits:
     message_bytes: int = 52_428_800
     recipients: int = 1_000
     connections: int = 12_000
+    # Of strangers, by address.
+    connections_per_client: int = 50
+    connections_per_minute: int = 300
+    messages_per_minute: int = 300
+    recipients_per_minute: int = 1_000
+    greet_delay_s: float = 2.0
 
 
 class _Taken(NamedTuple):
@@ -126,13 +130,11 @@ class Acceptance:
         table: RoutingTable,
         own: OwnAddresses,
         hostname: str | None,
-        senders: SenderPolicy,
-        logins: Logins,
+        senders: Senders,
         log: Log,
     ) -> None:
-        """`table`, `hostname` and `senders` may be replaced while running (reload)."""
-        self._logins = logins
-        self.senders = senders
+        """`table` and `hostname` may be replaced while running (reload)."""
+        self._senders = senders
         self._store = store
         self._spool = spool
         self._own = own
@@ -154,9 +156,9 @@ class Acceptance:
         results: list[AuthResult] = []
         # Who speaks LMTP hands over what another host has accepted.
         if role != "lmtp":
-            why_not = self._judge(arrival, reverse_path, results)
-            if why_not is not None:
-                return self._refused(arrival, reverse_path, "", why_not)
+            results, refusal = self._senders.judge(arrival, reverse_path)
+            if refusal is not None:
+                return self._refused(arrival, reverse_path, "", refusal)
         envelope = Envelope(
             reverse_path, request.body, request.smtputf8, request.envid, request.ret
         )
@@ -168,33 +170,6 @@ class Acceptance:
             reports_allowed=proven,
             results=results,
         )
-
-    def _judge(
-        self, arrival: Arrival, reverse_path: Address | None, results: list[AuthResult]
-    ) -> Reply | None:
-        """Why a client may not use this sender; None: it may. `results` gets what was found."""
-        if arrival.login is not None:
-            results.append(AuthResult("auth", "pass", "smtp.auth", arrival.login))
-            if reverse_path is not None and not self._is_theirs(arrival, reverse_path):
-                return replies.SENDER_NOT_YOURS
-        mode = self.senders.literal_sender
-        if reverse_path is None or mode is LiteralSender.OFF:
-            return None
-        found = judge_literal(
-            reverse_path, "smtp.mailfrom", arrival, self._own, self.senders.vouchers
-        )
-        if found is not None:
-            results.append(found)
-            if found.result == "fail" and mode is LiteralSender.PROVE:
-                return replies.LITERAL_NOT_PROVEN
-        return None
-
-    def _is_theirs(self, arrival: Arrival, address: Address) -> bool:
-        """True for an address of whoever is logged in."""
-        account = None if arrival.login is None else self._logins.accounts.find(arrival.login)
-        if account is None:
-            return False
-        return account.may_use(address) or self.table.reaches(address, account.name, arrival)
 
     def rcpt(self, transaction: Transaction, request: RcptRequested) -> Reply:
         """Take a recipient, or say why not."""
@@ -317,7 +292,8 @@ class Acceptance:
     ) -> QueuedMessage:
         now = time.time()
         arrival = transaction.arrival
-        results = self._results(transaction, head)
+        authors = self._senders.judge_authors(arrival, head)
+        results = results_text([*transaction.results, *authors])
         added = results_field(self._name_on(arrival), results)
         if transaction.is_submission:
             added += missing_fields(
@@ -326,7 +302,7 @@ class Acceptance:
                 at=now,
                 host=self._name_on(arrival),
                 sender=None if arrival.login is None else transaction.envelope.reverse_path,
-                is_theirs=lambda address: self._is_theirs(arrival, address),
+                is_theirs=partial(self._senders.is_theirs, arrival),
             )
         queued: list[QueuedRecipient] = []
         for taken in transaction.recipients:
@@ -354,18 +330,6 @@ class Acceptance:
             recipients=tuple(queued),
             auth_results=results,
         )
-
-    def _results(self, transaction: Transaction, head: bytes) -> str:
-        """What was found of the sender, and of a literal that the header names as author."""
-        results = transaction.results
-        if self.senders.literal_sender is not LiteralSender.OFF and b"@[" in header_section(head):
-            for author in header_from(dict(header_fields(head)).get("from", b"")):
-                found = judge_literal(
-                    *(author, "header.from", transaction.arrival, self._own),
-                    self.senders.vouchers,
-                )
-                results = results if found is None else [*results, found]
-        return results_text(results)
 
     def _name_on(self, arrival: Arrival) -> str:
         """What the hub calls itself to this client."""

@@ -124,6 +124,7 @@ class Outcome(NamedTuple):
     reply: Reply
     hop: Hop | None = None  # None: the attempt needed or reached no host
     peer_reports: bool = False  # the next hop took over the duty of DSNs (RFC 3461 §4.2)
+    changes: tuple[str, ...] = ()  # what was done to the message on its way out, in words
 
     @classmethod
     def of(
@@ -133,6 +134,7 @@ class Outcome(NamedTuple):
         success: OutcomeKind,
         hop: Hop | None = None,
         peer_reports: bool = False,
+        changes: tuple[str, ...] = (),
     ) -> Outcome:
         """From a reply: 2xx is `success`, 4xx deferred, 5xx failed."""
         if reply.is_positive:
@@ -141,7 +143,7 @@ class Outcome(NamedTuple):
             kind = OutcomeKind.DEFERRED
         else:
             kind = OutcomeKind.FAILED
-        return cls(kind, reply, hop, peer_reports)
+        return cls(kind, reply, hop, peer_reports, changes)
 
 
 @dataclass(slots=True)

@@ -148,6 +148,9 @@ def received_field(
     else:
         peer = literal_text(arrival.client_ip)
         source = f"from {_harmless(arrival.helo) or peer} ({peer})"
+    if arrival.tls is not None:
+        version, _, cipher = arrival.tls.partition(" ")
+        source += f"\r\n\t(using {version} with cipher {cipher})"
     target = f"\r\n\tfor <{only_recipient}>" if only_recipient is not None else ""
     return (
         f"Received: {source}\r\n\tby {by} (Waypost) with {arrival.protocol} id {queue_id}"

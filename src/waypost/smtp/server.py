@@ -123,6 +123,7 @@ class ServerSettings:
     max_recipients: int
     is_lmtp: bool = False
     lenient: bool = False  # a trusted client: mend what is harmless to mend
+    in_step: bool = False  # a stranger: who goes on before an answer it must wait for is cut off
     software: str = "Waypost"
 
 
@@ -163,6 +164,7 @@ class ServerSession:
         "_size",
         "_table",
         "body",
+        "ended_by",
         "extended",
         "helo",
         "is_encrypted",
@@ -213,6 +215,7 @@ class ServerSession:
         self._bad_lines = 0
         self._overlong = False
         self._refused_line = False
+        self.ended_by: Reply | None = None  # None: nothing was refused for good
         self.phase = Phase.CONNECTED
         self.helo = ""
         self.extended = False  # greeted with EHLO or LHLO
@@ -292,6 +295,7 @@ class ServerSession:
         """Say `reply` unasked and close: 421 when idle, busy or going down."""
         self._out.append(reply.wire)
         self._answering = None
+        self.ended_by = reply
         self.phase = Phase.CLOSED
 
     def encrypted(self) -> None:
@@ -401,6 +405,9 @@ class ServerSession:
         verb = raw_verb.upper()
         if verb == b"BDAT":
             return self._start_chunk(raw_argument)
+        if self._goes_on_too_soon(verb):
+            self.refuse(replies.OUT_OF_STEP)
+            return None
         action = self._table[self.phase].get(verb)
         if action is None:
             self._out_of_order(verb)
@@ -413,6 +420,17 @@ class ServerSession:
         except CommandRefused as refused:
             self._say_junk(refused.reply)
             return None
+
+    def _goes_on_too_soon(self, verb: bytes) -> bool:
+        """True when a stranger sent more behind a command whose answer it had to wait for.
+
+        Programs that send blindly do so, and requests smuggled through others (RFC 2920 §3.1).
+        """
+        return (
+            self._position < len(self._buffer)
+            and self._settings.in_step
+            and (not self.extended or verb in _LAST_OF_GROUP)
+        )
 
     def _out_of_order(self, verb: bytes) -> None:
         if all(verb not in row for row in self._table):
@@ -773,6 +791,8 @@ _LONGER = {
     b"RCPT": MAX_PATH_COMMAND_LINE,
     b"AUTH": MAX_LOGIN_LINE,
 }
+# RFC 2920 §3.1 has more of them; these change how what follows is read. STARTTLS has its own rule.
+_LAST_OF_GROUP = frozenset({b"EHLO", b"HELO", b"LHLO", b"AUTH", b"DATA"})
 # What no command line of a stranger may hold; a tab is harmless.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
