@@ -3,6 +3,7 @@
 WaypostError
 ├── AddressError          a text is not the address it should be (also ValueError)
 ├── ConfigError           the configuration has faults; carries all of them
+├── GrantRefused          a token server refuses a login (oauth/messages)
 ├── HubUnreachable        no running hub answers at the control socket
 ├── TemporaryError        trouble below a seam that may pass: becomes a 4xx reply
 │   ├── QueueFull         no room for the message (452 4.3.1)
@@ -13,7 +14,9 @@ WaypostError
 │   ├── OrderFailed       no public certificate, and why (acme/orders)
 │   ├── OrderStopped      an order was given up while it waited (acme/network)
 │   ├── ResponderFault    a challenge cannot be answered (acme/responder)
+│   ├── LoginLost         a relay's login has to be made again: mail waits (oauth/keeper)
 │   ├── MemoryUnavailable  check.db cannot be used (check/memory)
+│   ├── TokenTrouble      no access token now (oauth/messages)
 │   └── ResolverUnavailable  no answer from the name service (dns/resolver, 451 4.4.3)
 └── PermanentError        trouble below a seam that will not pass: becomes a 5xx reply
     ├── ConnectForbidden  the gate refuses the target (net/gate)

@@ -102,8 +102,8 @@ def _route(parsed: argparse.Namespace) -> int:
         steps.append({"step": step.format(*values), "because": because})
 
     content = None if parsed.message is None else _facts(parsed.message)
-    accounts = make_accounts(settings)
-    senders = Senders(settings.senders, own=own, accounts=lambda: accounts, table=lambda: table)
+    find = make_accounts(settings).find
+    senders = Senders(settings.senders, own=own, account_of=find, table=lambda: table)
     results, refusal = senders.judge(arrival, sender)
     for result in results:
         because = "policy.literal_sender" if result.method == LITERAL else "[[mailbox]] or user"

@@ -186,6 +186,21 @@ def read_secret_file(value: Any) -> Secret:
     return Secret(read_text(text.partition("\n")[0].rstrip("\r")))
 
 
+def read_scope(value: Any) -> str:
+    """A scope token (RFC 6749 §3.3)."""
+    text = read_text(value)
+    if not text.isascii() or " " in text or '"' in text or "\\" in text:
+        raise ValueError(f"{text!r} is no scope: one entry for each, without blanks")
+    return text
+
+
+def read_tenant(value: Any) -> str:
+    text = read_text(value)
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.\-]*", text) is None:
+        raise ValueError("expected a tenant's id or domain: letters, digits, dots and -")
+    return text
+
+
 def read_password_hash(value: Any) -> Secret:
     """An Argon2 hash; who has it can guess at leisure, so it is kept as passwords are."""
     # argon2 takes a while to load, and most configurations have no accounts.

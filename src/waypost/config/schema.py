@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost.acme.settings import AUTO, ChallengeKind
+from waypost.config.presets import PRESETS
 from waypost.config.readers import (
     Read,
     choice_of,
@@ -36,16 +37,19 @@ from waypost.config.readers import (
     read_password_hash_file,
     read_place,
     read_port,
+    read_scope,
     read_seconds,
     read_secret,
     read_secret_file,
     read_server,
     read_size_limit,
     read_target,
+    read_tenant,
     read_text,
 )
 from waypost.dns.resolver import SYSTEM
 from waypost.intake.senders import LiteralSender
+from waypost.oauth.settings import Grant
 from waypost.routing.patterns import AddressGlob
 
 
@@ -480,6 +484,104 @@ SECTIONS: tuple[Section, ...] = (
                 None,
                 "a file",
                 "The password, in a file that only the hub's user may read.",
+            ),
+            Key(
+                "preset",
+                choice_of(*PRESETS),
+                None,
+                " or ".join(f'"{name}"' for name in PRESETS),
+                "A provider whose `host`, `tls`, `auth`, URLs and limits are known here; keys that"
+                " are given win. [How to](../how-to/forward-to-gmail-or-microsoft-365.md).",
+            ),
+            Key(
+                "auth",
+                choice_of("plain", "login", "xoauth2", "oauthbearer"),
+                None,
+                '"plain", "login", "xoauth2" or "oauthbearer"',
+                "How to log in. xoauth2 and oauthbearer: with an access token of OAuth2. Absent:"
+                " PLAIN or LOGIN, whichever the relay offers.",
+            ),
+            Key(
+                "grant",
+                choice_of(*Grant),
+                None,
+                " or ".join(f'"{grant}"' for grant in Grant),
+                "How access tokens are come by: a browser, a code typed on another device, the"
+                " program's own secret, or a key file.",
+            ),
+            Key("client_id", read_text, None, "a text", "What the provider calls this program."),
+            Key(
+                "client_secret",
+                read_secret,
+                None,
+                "a text",
+                "Its secret, if the provider gave one.",
+            ),
+            Key(
+                "client_secret_file",
+                read_secret_file,
+                None,
+                "a file",
+                "The same, in a file that only the hub's user may read.",
+            ),
+            Key(
+                "tenant",
+                read_tenant,
+                None,
+                "a tenant's id or domain",
+                "At Microsoft, whose accounts: stands for `{tenant}` in the URLs.",
+            ),
+            Key(
+                "token_url",
+                read_text,
+                None,
+                "a URL (https)",
+                "Where tokens are given and refreshed.",
+            ),
+            Key(
+                "authorization_url",
+                read_text,
+                None,
+                "a URL (https)",
+                'Where a browser is sent, with grant = "code".',
+            ),
+            Key(
+                "device_url",
+                read_text,
+                None,
+                "a URL (https)",
+                'Where codes to type are given, with grant = "device".',
+            ),
+            Key(
+                "redirect_url",
+                read_text,
+                None,
+                "http://127.0.0.1 or http://localhost, and a path",
+                "Where the browser comes back to, as registered at the provider; a port is added."
+                " Absent: http://127.0.0.1.",
+            ),
+            Key("scopes", list_of(read_scope), (), "list of texts", "What tokens are asked for."),
+            Key(
+                "key_file",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (JSON)",
+                "The key of a service account, as downloaded; only the hub's user may read it.",
+            ),
+            Key(
+                "token_ca",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (PEM)",
+                "Who may vouch for the servers behind these URLs. Absent: whom this system trusts.",
+            ),
+            Key(
+                "alarm",
+                read_target,
+                None,
+                "a target, as in a route",
+                "Who is told, once, when the login is lost, and when it is back. Absent: the"
+                " mailbox of postmaster here.",
             ),
             Key(
                 "rewrite_from",

@@ -15,7 +15,9 @@ from waypost.acme.settings import PORTS, AcmeSettings, ChallengeKind
 from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
+from waypost.config.presets import with_preset
 from waypost.config.readers import LABEL
+from waypost.config.relays import relay_faults, relay_of
 from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
 from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
@@ -27,10 +29,10 @@ from waypost.net.gateways import masking_gateways
 from waypost.net.networks import WORDS, Networks, only_host
 from waypost.queue.retry import RetrySettings
 from waypost.routing.groups import GroupSettings
-from waypost.routing.hops import PaceSettings, Relay
+from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
-from waypost.routing.targets import parse_target
+from waypost.routing.targets import Target, parse_target
 from waypost.tls.settings import TlsSettings
 
 ENVIRONMENT_PREFIX = "WAYPOST__"
@@ -152,6 +154,9 @@ class _Reader:
                 if not isinstance(content, dict):
                     self._fault((name,), f"expected [{name}.NAME]")
                     continue
+                if name == "relay":
+                    known = frozenset(key.name for key in section.keys)
+                    content = {key: with_preset(entry, known) for key, entry in content.items()}
                 values[name] = [
                     {"name": key, **self._table(section, entry, (name, key))}
                     for key, entry in content.items()
@@ -294,14 +299,9 @@ class _Reader:
 
     def _check_relays(self, values: Values) -> None:
         for relay in values["relay"]:
-            path: KeyPath = ("relay", relay["name"])
-            given = [name for name in ("password", "password_file") if relay[name] is not None]
-            if relay["username"] is None and given:
-                self._fault(path, f"{given[0]} needs a username")
-            elif relay["username"] is not None and len(given) != 1:
-                self._fault(path, "username needs either password or password_file")
-            elif relay["username"] is not None and relay["tls"] not in ("encrypt", "verify"):
-                self._fault(path, 'a login needs tls = "verify", or "encrypt" at the least')
+            for key, problem in relay_faults(relay):
+                path: KeyPath = ("relay", relay["name"])
+                self._fault((*path, key) if key else path, problem)
         self._check_fallbacks(values)
 
     def _check_fallbacks(self, values: Values) -> None:
@@ -321,12 +321,19 @@ class _Reader:
     def _check_targets(self, values: Values) -> None:
         for section in ("relay", "list"):
             known = [entry["name"] for entry in values[section]]
-            for index, route in enumerate(values["route"]):
-                for target in map(parse_target, route["to"] or ()):
-                    if target.kind == section and target.argument not in known:
-                        self._fault(
-                            ("route", index, "to"), f"there is no [{section}.{target.argument}]"
-                        )
+            named: list[tuple[KeyPath, Target]] = [
+                (("route", index, "to"), target)
+                for index, route in enumerate(values["route"])
+                for target in map(parse_target, route["to"] or ())
+            ]
+            named += [
+                (("relay", relay["name"], "alarm"), parse_target(relay["alarm"]))
+                for relay in values["relay"]
+                if relay["alarm"] is not None
+            ]
+            for path, target in named:
+                if target.kind == section and target.argument not in known:
+                    self._fault(path, f"there is no [{section}.{target.argument}]")
             for name in known:
                 if LABEL.fullmatch(name) is None:
                     self._fault((section, name), "a name has at most 48 letters, digits, - and _")
@@ -464,22 +471,7 @@ def _compose(
             ),
             lists=tuple((id_of(entry.name, entry.scope), entry.name) for entry in lists),
         ),
-        relays=tuple(
-            Relay(
-                *(relay["name"], relay["host"], relay["port"], relay["tls"], relay["ca"]),
-                relay["username"],
-                relay["password"] or relay["password_file"],
-                rewrite_from=relay["rewrite_from"],
-                max_message=relay["max_message"],
-                pace=PaceSettings(
-                    relay["connections"],
-                    relay["messages_per_minute"],
-                    relay["messages_per_day"],
-                ),
-                fallback=relay["fallback"],
-            )
-            for relay in values["relay"]
-        ),
+        relays=tuple(relay_of(relay) for relay in values["relay"]),
         listeners=tuple(
             ListenerSettings(
                 *(listener["name"], listener["bind"], listener["role"], listener["networks"]),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsFirst
+from waypost.delivery.credentials import Credentials
 from waypost.delivery.rewriting import outgoing
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
@@ -29,7 +30,6 @@ from waypost.net.interfaces import OwnAddresses
 from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
 from waypost.routing.targets import Target, parse_next_hop
-from waypost.smtp.auth import Login
 from waypost.smtp.client import ClientSession, TlsNeed, Transaction
 from waypost.tls.contexts import client_context
 
@@ -88,13 +88,19 @@ class SmtpTransport:
     """The transport of ``smtp:``, ``lmtp:``, ``relay:`` and ``direct`` targets."""
 
     def __init__(
-        self, gate: Gate, own: OwnAddresses, resolver: Resolver, settings: SmtpSettings
+        self,
+        gate: Gate,
+        own: OwnAddresses,
+        resolver: Resolver,
+        settings: SmtpSettings,
+        credentials: Credentials,
     ) -> None:
         """`resolver` and `settings` may be replaced while running (reload)."""
         self._gate = gate
         self._own = own
         self.resolver = resolver
         self.settings = settings
+        self.credentials = credentials
         self._idle: dict[_PoolKey, list[SmtpConnection]] = {}
         self._connections: set[SmtpConnection] = set()
         self._watch: asyncio.TimerHandle | None = None  # None: there is no connection
@@ -113,8 +119,11 @@ class SmtpTransport:
 
     async def deliver(self, job: DeliveryJob) -> list[Outcome]:
         """See Transport. Raises TemporaryError or PermanentError for the job as a whole."""
-        hosts = await self._hosts(job)
         way = self._way(job)
+        if way.relay is not None:
+            await self.credentials.login(way.relay)  # no host is asked while it is lost
+        hosts = await self._hosts(job)
+        may_log_in_again = True
         trouble: Exception | None = None
         refusal: tuple[Hop, Reply] | None = None
         for host in hosts:
@@ -150,6 +159,10 @@ class SmtpTransport:
                     continue
                 # RFC 5321 §5.1: another address or host of the domain may be in a better mood.
                 connection.quit()
+                if may_log_in_again and await self._has_another_login(connection, way):
+                    may_log_in_again = False
+                    hops.insert(0, hop)
+                    continue
                 if refusal is None or reply.is_transient:
                     refusal = (hop, reply)
         if refusal is not None and (trouble is None or refusal[1].is_transient):
@@ -360,26 +373,31 @@ class SmtpTransport:
         self, hop: Hop, connected: socket.socket, helo: str, way: _Way
     ) -> SmtpConnection:
         relay = way.relay
-        need = _TLS_NEEDS["none" if relay is None else relay.tls]
+        need = TlsNeed.NONE if relay is None else tls_need(relay)
         if self._without_tls.get(hop, 0.0) > time.monotonic() and _may_do_without(way):
             need = TlsNeed.NONE
         if relay is None or need is TlsNeed.NONE:
             return await SmtpConnection.open(connected, ClientSession(helo, is_lmtp=way.is_lmtp))
+        # Never where the peer could do without TLS, whatever let such settings through.
+        is_safe = need is TlsNeed.REQUIRED
         try:
             context = await self._context(relay)
+            login = await self.credentials.login(relay) if is_safe else None
         except BaseException:
             connected.close()
             raise
         tls = TlsFirst(context, hop.host.strip("[]").removeprefix("IPv6:"))
-        login: Login | None = None
-        # Never where the peer could do without TLS, whatever let such settings through.
-        is_safe = need is TlsNeed.REQUIRED
-        if is_safe and relay.username is not None and relay.password is not None:
-            login = Login(relay.username, relay.password)
         if relay.port == SUBMISSIONS_PORT:
             session = ClientSession(helo, login=login)
             return await SmtpConnection.open(connected, session, tls, is_tls_first=True)
         return await SmtpConnection.open(connected, ClientSession(helo, tls=need, login=login), tls)
+
+    async def _has_another_login(self, connection: SmtpConnection, way: _Way) -> bool:
+        """True when the host refused a token, and there is another one now."""
+        session = connection.session
+        if way.relay is None or not session.is_login_refused:
+            return False
+        return await self.credentials.another_than(way.relay, session.login)
 
     async def _context(self, relay: Relay) -> ssl.SSLContext:
         """A relay's context, made anew now and then, as certificates of authorities change."""
@@ -493,6 +511,11 @@ def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     versions = {ip.version for ip in way.sources}
     fitting = [hop for hop in host.hops if hop.ip is not None and hop.ip.version in versions]
     return fitting or host.hops
+
+
+def tls_need(relay: Relay) -> TlsNeed:
+    """What a relay's `tls` asks of a session that begins in clear."""
+    return _TLS_NEEDS[relay.tls]
 
 
 def _may_do_without(way: _Way) -> bool:

@@ -22,10 +22,13 @@ from waypost.delivery.unknown import UnknownTransport
 from waypost.dispatch.reports import Reporter
 from waypost.dns.resolver import ResolverUnavailable
 from waypost.errors import NoWay, PeerUnreachable, PermanentError, TemporaryError
+from waypost.http.client import HttpFailed
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient, QueueId
 from waypost.mail.message import QueuedMessage
 from waypost.mail.outgoing import SIGNATURE_BROKEN
 from waypost.mail.reply import Reply
+from waypost.oauth.keeper import LoginLost
+from waypost.oauth.messages import TokenTrouble
 from waypost.observe import Log
 from waypost.queue.retry import RetrySettings, is_warning_due, next_attempt_at
 from waypost.queue.store import QueueStore, Result, Settlement
@@ -307,6 +310,7 @@ class Dispatcher:
             assert destination.down_reply is not None
             return [_outcome(destination.down_reply)] * len(job.recipients)
         is_elsewhere_possible = False  # nobody can have the message yet
+        is_ours_to_mend = False
         try:
             outcomes = await destination.transport.deliver(job)
             if len(outcomes) != len(job.recipients):
@@ -322,7 +326,10 @@ class Dispatcher:
                 destination.down_until = time.monotonic() + rest_s
         except (TemporaryError, NoWay) as error:
             reply = reply_to(error)
-            is_elsewhere_possible = isinstance(error, ResolverUnavailable | NoWay)
+            is_ours_to_mend = isinstance(error, LoginLost)
+            is_elsewhere_possible = isinstance(
+                error, ResolverUnavailable | NoWay | LoginLost | TokenTrouble | HttpFailed
+            )
         except PermanentError as error:
             # The reason is for the operator: a DSN must not tell what the inside looks like.
             self._log.event("forbidden", id=job.message.queue_id, to=destination.key, why=error)
@@ -341,7 +348,8 @@ class Dispatcher:
                 pace.give_back()
                 if self._by_fallback(job, pace):
                     return None
-        return [_outcome(reply)] * len(job.recipients)
+        outcome = _outcome(reply)._replace(is_ours_to_mend=is_ours_to_mend)
+        return [outcome] * len(job.recipients)
 
     def _widen(self, destination: _Destination) -> None:
         if destination.window < destination.limit:
@@ -424,6 +432,8 @@ class Dispatcher:
         is_attempt = not_before is None
         attempts = recipient.attempts + is_attempt
         at = next_attempt_at(max(attempts, 1), now, message.accepted_at, retry, random.random())
+        if at is None and outcome.is_ours_to_mend:
+            at = now + retry.max_s  # it is not for the sender to suffer
         if at is None:
             reply = outcome.reply
             text = f"{reply.text}\n(given up after {attempts} attempts)"

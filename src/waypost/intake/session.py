@@ -367,8 +367,8 @@ class IncomingSession(asyncio.Protocol):
             return
         self._transport = transport
         self._tls = _negotiated(transport)
-        self._arrival = None
         self._is_paused = False
+        self._arrival = None  # neither who it was nor how it came holds any more
         self._session.encrypted()
         early, self._early = bytes(self._early or b""), None
         if early:
@@ -398,7 +398,10 @@ class IncomingSession(asyncio.Protocol):
     def _on_mail(self, event: MailRequested) -> None:
         session = self._session
         arrival = self._arrival
-        if arrival is None or arrival.helo != session.helo or arrival.protocol != session.protocol:
+        if arrival is None or (arrival.helo, arrival.protocol, arrival.login) != (
+            *(session.helo, session.protocol, session.login),
+        ):
+            # The protocol alone does not tell: HELO has no word for TLS, nor for a login.
             arrival = self._arrival = Arrival(
                 protocol=session.protocol,
                 client_ip=self._client_ip,

@@ -125,6 +125,7 @@ class Outcome(NamedTuple):
     hop: Hop | None = None  # None: the attempt needed or reached no host
     peer_reports: bool = False  # the next hop took over the duty of DSNs (RFC 3461 §4.2)
     changes: tuple[str, ...] = ()  # what was done to the message on its way out, in words
+    is_ours_to_mend: bool = False  # deferred until the operator has done something: not given up
 
     @classmethod
     def of(

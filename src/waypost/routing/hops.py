@@ -18,9 +18,10 @@ from waypost.dns.resolver import Resolver
 from waypost.errors import NoWay
 from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop
+from waypost.oauth.settings import OAuthSettings
 from waypost.routing.exchanges import Exchange, exchanges_of
-from waypost.routing.targets import HostPort, UnixPath
-from waypost.smtp.auth import Secret
+from waypost.routing.targets import HostPort, Target, UnixPath
+from waypost.smtp.auth import Mechanism, Secret
 
 # Whether a host, by name or address, is this hub itself.
 IsOurs = Callable[[str, IPAddress | None], bool]
@@ -56,6 +57,9 @@ class Relay:
     ca: Path | None = None  # who may vouch for it; None: whom this system trusts
     username: str | None = None  # None: nobody logs in
     password: Secret | None = None
+    auth: Mechanism | None = None  # None: PLAIN or LOGIN, whichever it offers
+    oauth: OAuthSettings | None = None  # where access tokens come from; None: none are used
+    alarm: Target | None = None  # who is told when the login is lost; None: postmaster here
     rewrite_from: Address | None = None  # who sends, for the relay; None: whoever does
     max_message: int | None = None  # octets it is given at most; None: what it says itself
     pace: PaceSettings = field(default_factory=PaceSettings)

@@ -30,6 +30,7 @@ from waypost.smtp.sasl import (
     Exchange,
     KeysOf,
     Malformed,
+    ProofClaim,
     TokenClaim,
     challenge_line,
     decode_response,
@@ -152,6 +153,7 @@ class ServerSession:
         "_failed_logins",
         "_fault",
         "_junk",
+        "_last_word",
         "_login_offer",
         "_mechanism",
         "_name",
@@ -190,7 +192,8 @@ class ServerSession:
         `login_offer` None: nobody can log in.
         """
         self._login_offer = login_offer
-        self._exchange: Exchange | None = None  # None: no login is under way
+        self._exchange: Exchange | None = None  # None: no login is under way, or it is judged
+        self._last_word = replies.LOGIN_REFUSED  # for when the client has heard why
         self._mechanism = ""
         self._failed_logins = 0
         self.login: str | None = None  # who is logged in, as the caller has it; None: nobody
@@ -568,7 +571,7 @@ class ServerSession:
             self._end_login(replies.LOGIN_GIVEN_UP)
             return None
         if self._exchange is None:
-            self._end_login(replies.LOGIN_REFUSED)  # a token's refusal has been heard
+            self._end_login(self._last_word)
             return None
         try:
             return self._go_on(decode_response(line))
@@ -589,15 +592,27 @@ class ServerSession:
         return LoginRequested(self._mechanism, said)
 
     def _answer_login(self, event: LoginRequested, reply: Reply) -> None:
-        if isinstance(event.claim, TokenClaim) and reply.code == 535:
+        claim = event.claim
+        if isinstance(claim, TokenClaim) and reply.code == 535:
             # RFC 7628 §3.2.3: the reason first, the refusal after the client's empty answer.
-            self._exchange = None
-            self._out.append(challenge_line(TOKEN_REFUSED))
+            self._challenge_once_more(TOKEN_REFUSED, reply)
+        elif isinstance(claim, ProofClaim) and reply.is_positive:
+            # RFC 5802 §5: a client that does not like our signature gives up here.
+            self._challenge_once_more(claim.signature, reply)
         else:
             self._end_login(reply)
 
+    def _challenge_once_more(self, challenge: bytes, last_word: Reply) -> None:
+        # RFC 4954 §4: a reply carries no data, so what there is to say is a challenge.
+        self._exchange = None
+        self._last_word = last_word
+        self._out.append(challenge_line(challenge))
+
     def _end_login(self, reply: Reply) -> None:
+        login = self.login
         self._leave_login()
+        if reply.is_positive:
+            self.login = login
         if reply.code == 421:
             self.refuse(reply)
             return
@@ -608,9 +623,11 @@ class ServerSession:
                 self.refuse(replies.TOO_MANY_LOGINS)
 
     def _leave_login(self) -> None:
+        """End an exchange, if one is under way, with nobody logged in."""
         self._exchange = None
         if self.phase is Phase.LOGIN:
             self.phase = Phase.READY
+            self.login = None
 
     def _not_implemented(self, argument: str) -> Event | None:
         self._say_junk(replies.NOT_IMPLEMENTED)
