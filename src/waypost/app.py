@@ -68,11 +68,14 @@ from waypost.tls.policy import TlsPolicy
 from waypost.tls.settings import LOOK_S, Profile
 
 if TYPE_CHECKING:
+    from waypost.acme.renewer import Renewer
     from waypost.tls.authority import Subjects
     from waypost.tls.keeper import Keeper
 
 # Programs of this host come by these, whatever is configured as ours.
 _LOOPBACK: tuple[IPAddress, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
+# `waypost tls acme --now` waits this long, a little less than for an answer of any kind.
+ORDER_NOW_S = 50.0
 # How long sessions and attempts under way may take to end when the hub is told to stop.
 DRAIN_S = 10.0
 
@@ -298,6 +301,7 @@ class Hub:
         self._mailboxes = make_mailbox_names(settings)
         self._table = make_table(settings, self._own, self._mailboxes, self._gate)
         self._keeper = make_keeper(settings)
+        self._renewer = self._make_renewer()
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
@@ -366,6 +370,7 @@ class Hub:
                 "reload": self._reload_asked,
                 "relay-login": self._relay_login,
                 "users": self._users_changed,
+                "acme": self._acme_asked,
             },
         )
 
@@ -382,6 +387,7 @@ class Hub:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
         try:
             await self._renew_certificates(self._settings)
+            await self._renewer.configure(self._settings.acme, self._settings.hostname)
             self._say_masked(self._settings)
             for settings in self._settings.listeners:
                 await self._listen(settings)
@@ -390,6 +396,7 @@ class Hub:
             self._spawn(self._dispatcher.run(), "dispatcher")
             self._spawn(self._keep_certificates(), "certificates")
             self._spawn(self._smtp.credentials.keep(), "relay logins")
+            self._spawn(self._renewer.run(), "acme")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -449,6 +456,7 @@ class Hub:
         self._smtp.settings = smtp_settings(settings)
         self._smtp.credentials.configure(settings.relays)
         self._smtp.demands.policy = policy
+        await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
@@ -509,6 +517,18 @@ class Hub:
             listener.stop_listening()  # where it had bound before
             raise
         self._listeners.append(listener)
+
+    def _make_renewer(self) -> Renewer:
+        # As make_keeper.
+        from waypost.acme.renewer import Renewer
+
+        return Renewer(
+            self._settings.data_dir / "tls",
+            keeper=self._keeper,
+            own=self._own,
+            clients=lambda origin: HttpClient(self._gate, self._smtp.resolver, origin),
+            log=self._log,
+        )
 
     async def _shut_down(self) -> None:
         await self._control.close()
@@ -585,6 +605,7 @@ class Hub:
     def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
         self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))
         self._own_changed.set()
+        self._renewer.look_again()
 
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
         return frozenset(bound for listener in self._listeners for bound in listener.bound)
@@ -672,6 +693,13 @@ class Hub:
         self._logins.accounts = await asyncio.to_thread(make_accounts, self._settings)
         self._log.event("users-read", accounts=len(self._logins.accounts))
         return {"accounts": len(self._logins.accounts)}
+
+    async def _acme_asked(self, request: dict[str, Any]) -> dict[str, Any]:
+        is_done = True
+        if request.get("now"):
+            self._log.event("operator", action="order-certificate")
+            is_done = await self._renewer.renew_now(ORDER_NOW_S)
+        return {**self._renewer.standing(), "done": is_done}
 
     async def _reload_asked(self, request: dict[str, Any]) -> dict[str, Any]:
         trouble = await self.reload()

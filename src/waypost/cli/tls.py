@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from waypost.app import make_keeper, make_own_addresses, make_subjects
-from waypost.cli import tls_peers
+from waypost.cli import acme, tls_peers
 from waypost.cli.context import settings_of
 from waypost.cli.output import EXIT_NO, EXIT_USAGE, EXIT_YES, complain, say, say_json
 from waypost.errors import AddressError
@@ -52,6 +52,7 @@ def add_commands(
     issue.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: here")
     issue.set_defaults(run=_issue)
     tls_peers.add_actions(actions, common)
+    acme.add_action(actions, common)
 
 
 def _days(text: str) -> int:

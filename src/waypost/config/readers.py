@@ -11,8 +11,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from waypost.acme.settings import AUTO, LETS_ENCRYPT
 from waypost.dns.resolver import SYSTEM, split_server
 from waypost.errors import AddressError
+from waypost.http.url import Url
 from waypost.intake.smtp_listener import split_bind
 from waypost.mail.address import (
     Address,
@@ -348,3 +350,33 @@ def read_match(value: Any) -> dict[str, Any]:
     if problems:
         raise ValueError("; ".join(problems))
     return found
+
+
+def read_acme_directory(value: Any) -> str:
+    if value == "letsencrypt":
+        return LETS_ENCRYPT
+    text = read_text(value)
+    Url.parse(text)
+    return text
+
+
+def read_identifier(value: Any) -> str:
+    """What a certificate may stand for."""
+    if value == AUTO:
+        return AUTO
+    text = read_text(value)
+    try:
+        ip = as_value(ip_address(text.removeprefix("[").removesuffix("]").removeprefix("IPv6:")))
+    except ValueError:
+        return read_domain(text).ascii
+    if "%" in str(ip):
+        raise ValueError(f"{text!r}: a zone has no meaning outside this host")
+    return str(ip)
+
+
+def read_place(value: Any) -> tuple[str, int]:
+    """An address and a port to listen at."""
+    host, port = split_bind(read_text(value))
+    if not port:
+        raise ValueError(f"{value!r}: expected address:port or [v6]:port")
+    return host, port

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waypost.acme.settings import AUTO, ChallengeKind
 from waypost.config.presets import PRESETS
 from waypost.config.readers import (
     Read,
     choice_of,
     list_of,
+    read_acme_directory,
     read_address,
     read_any_text,
     read_bind,
@@ -26,12 +28,14 @@ from waypost.config.readers import (
     read_helo,
     read_host_names,
     read_hosts,
+    read_identifier,
     read_match,
     read_moved,
     read_networks,
     read_own,
     read_password_hash,
     read_password_hash_file,
+    read_place,
     read_port,
     read_scope,
     read_seconds,
@@ -285,6 +289,71 @@ SECTIONS: tuple[Section, ...] = (
             ),
         ),
         "The certificate of all listeners, and what is asked of other hosts.",
+    ),
+    Section(
+        "acme",
+        (
+            Key(
+                "directory",
+                read_acme_directory,
+                None,
+                '"letsencrypt" or an https URL',
+                "The ACME server. Absent: no public certificate.",
+            ),
+            Key(
+                "agree",
+                read_flag,
+                False,
+                "true or false",
+                "true: you agree to the server's terms of service. It asks for that.",
+            ),
+            Key(
+                "contact",
+                list_of(read_address),
+                (),
+                "list of addresses",
+                "Whom the server may write to.",
+            ),
+            Key(
+                "identifiers",
+                list_of(read_identifier, may_be_empty=False),
+                (AUTO,),
+                'list of "auto", IP addresses and domain names',
+                'What is certified. "auto": the public addresses of this host, those of'
+                " `addresses.own`, and `hostname` if it is a public name.",
+            ),
+            Key(
+                "challenge",
+                choice_of(*ChallengeKind),
+                ChallengeKind.HTTP_01,
+                '"http-01" or "tls-alpn-01"',
+                "How the server sees that they are ours: on port 80, or on port 443.",
+            ),
+            Key(
+                "bind",
+                list_of(read_place, may_be_empty=False),
+                (),
+                "list of address:port and [v6]:port",
+                "Where that is answered, while an order is under way. Absent: all addresses, at the"
+                " challenge's port. Another port needs a NAT that leads there.",
+            ),
+            Key(
+                "profile",
+                read_text,
+                None,
+                "a text",
+                "The kind of certificate, where a server has several. Absent: `shortlived` for IP"
+                " addresses, as Let's Encrypt wants it, else the server's usual one.",
+            ),
+            Key(
+                "ca",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (PEM)",
+                "Who may vouch for an ACME server of your own. Absent: whom this system trusts.",
+            ),
+        ),
+        "[Public certificates](../how-to/public-certificates.md), for clients from outside.",
     ),
     Section(
         "mailboxes",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost.accounts.accounts import Account
+from waypost.acme.settings import PORTS, AcmeSettings, ChallengeKind
 from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
@@ -22,7 +23,7 @@ from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits
 from waypost.intake.senders import LiteralSender, SenderPolicy
-from waypost.intake.smtp_listener import ListenerSettings
+from waypost.intake.smtp_listener import ListenerSettings, split_bind
 from waypost.mail.address import Domain, IPAddress
 from waypost.net.gateways import masking_gateways
 from waypost.net.networks import WORDS, Networks, only_host
@@ -61,6 +62,7 @@ class Settings:
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
     listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
     tls: TlsSettings = field(default_factory=TlsSettings)
+    acme: AcmeSettings | None = None  # None: no public certificate
     limits: Limits = field(default_factory=Limits)
     retry: RetrySettings = field(default_factory=RetrySettings)
     dns_servers: tuple[str, ...] = (SYSTEM,)
@@ -247,6 +249,7 @@ class _Reader:
             self._fault(("check", "probe"), "probing needs check.sender, which somebody reads")
         if (values["tls"]["certificate"] is None) != (values["tls"]["key"] is None):
             self._fault(("tls",), "certificate and key go together")
+        self._check_acme(values)
         retry = values["retry"]
         if retry["give_up_after_s"] < retry["first_s"]:
             self._fault(
@@ -282,6 +285,17 @@ class _Reader:
                 self._fault(("mailbox", index), "password_hash or password_hash_file, not both")
             elif mailbox["senders"] and not given:
                 self._fault(("mailbox", index, "senders"), "needs a password_hash")
+
+    def _check_acme(self, values: Values) -> None:
+        acme = values["acme"]
+        if acme["directory"] is None:
+            given = [key for key, value in acme.items() if value not in _defaults("acme", key)]
+            if given:
+                self._fault(("acme", given[0]), 'needs acme.directory, as in "letsencrypt"')
+        elif not acme["agree"]:
+            self._fault(("acme",), "the server's terms are yours to agree to: agree = true")
+        elif values["tls"]["certificate"] is not None:
+            self._fault(("acme",), "tls.certificate is shown everywhere: leave out one of both")
 
     def _check_relays(self, values: Values) -> None:
         for relay in values["relay"]:
@@ -345,6 +359,12 @@ class _Reader:
                 if _scope(entry) in catch_alls:
                     self._fault((*path, "catch_all"), "another mailbox there takes the rest")
                 catch_alls.add(_scope(entry))
+
+
+def _defaults(section_name: str, key_name: str) -> tuple[Any, ...]:
+    """What a key holds that nobody has given."""
+    (section,) = (section for section in SECTIONS if section.name == section_name)
+    return tuple(key.default for key in section.keys if key.name == key_name)
 
 
 def _dotted(path: KeyPath) -> str:
@@ -464,6 +484,7 @@ def _compose(
         tls=TlsSettings(
             values["tls"]["certificate"], values["tls"]["key"], values["tls"]["policy"]
         ),
+        acme=_acme(values["acme"]),
         limits=Limits(**values["limits"]),
         retry=RetrySettings(**values["retry"]),
         dns_servers=values["dns"]["servers"],
@@ -496,6 +517,22 @@ def _compose(
         ),
         log_as_json=values["log"]["format"] == "json",
         source=config,
+    )
+
+
+def _acme(acme: dict[str, Any]) -> AcmeSettings | None:
+    if acme["directory"] is None:
+        return None
+    challenge = ChallengeKind(acme["challenge"])
+    port = PORTS[challenge]
+    return AcmeSettings(
+        directory=acme["directory"],
+        contact=tuple(str(address) for address in acme["contact"]),
+        identifiers=acme["identifiers"],
+        challenge=challenge,
+        bind=acme["bind"] or (split_bind(f"0.0.0.0:{port}"), split_bind(f"[::]:{port}")),
+        profile=acme["profile"],
+        ca=acme["ca"],
     )
 
 

@@ -59,6 +59,7 @@ class HttpResponse:
     status: int
     headers: Mapping[str, str] = field(repr=False)  # lower-case names; of several, the last
     body: bytes = field(repr=False)
+    fields: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # all headers, in order
 
 
 class HttpClient:
@@ -205,7 +206,7 @@ async def _response(
                 raise ResponseTooBig(text, head.status_code)
         elif isinstance(event, h11.EndOfMessage):
             assert head is not None
-            fields = {name.decode(): value.decode("latin-1") for name, value in head.headers}
-            return HttpResponse(head.status_code, fields, bytes(body))
+            fields = tuple((name.decode(), value.decode("latin-1")) for name, value in head.headers)
+            return HttpResponse(head.status_code, dict(fields), bytes(body), fields)
         elif not isinstance(event, h11.InformationalResponse):
             raise HttpFailed(f"{place}: the connection ended before the response did")

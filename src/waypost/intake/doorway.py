@@ -12,6 +12,7 @@ import contextlib
 import heapq
 import itertools
 import socket
+import ssl
 import time
 from collections.abc import Coroutine
 from enum import IntFlag
@@ -241,10 +242,13 @@ class Doorway:
                     raise ConnectionAbortedError("the client went away")
                 if hello[0] != HANDSHAKE:
                     raise ConnectionAbortedError("it does not speak TLS, which comes first here")
+            context: ssl.SSLContext | None = None
+            if is_tls and listener.tls is not None:
+                context = listener.tls(caller.local_ip, caller.client_ip)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: session,
                 connected,
-                ssl=listener.tls() if is_tls and listener.tls is not None else None,
+                ssl=context,
                 ssl_handshake_timeout=HANDSHAKE_S if is_tls else None,
                 ssl_shutdown_timeout=GOODBYE_S if is_tls else None,
             )

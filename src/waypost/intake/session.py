@@ -248,6 +248,16 @@ class IncomingSession(asyncio.Protocol):
     # What the listener asks for.
 
     @property
+    def local_ip(self) -> IPAddress | None:
+        """The address the client connected to; None: a Unix socket."""
+        return self._local_ip
+
+    @property
+    def client_ip(self) -> IPAddress | None:
+        """The client's address; None: as above."""
+        return self._client_ip
+
+    @property
     def _is_limited(self) -> bool:
         """A stranger, unless it has logged in meanwhile."""
         return self._is_counted and self._session.login is None

@@ -86,13 +86,13 @@ class SmtpListener:
         trusted: Networks,
         limits: Limits,
         hostname: str | None,
-        tls: Callable[[], ssl.SSLContext] | None,
+        tls: Callable[[IPAddress | None, IPAddress | None], ssl.SSLContext] | None,
         visitors: Visitors,
         log: Log,
     ) -> None:
-        """`tls` gives the context for a handshake that begins now; None: there is no TLS.
+        """`tls` gives the context for a handshake that begins now, by our address and the client's.
 
-        `visitors` counts strangers, over all listeners.
+        None: there is no TLS. `visitors` counts strangers, over all listeners.
         """
         self.settings = settings
         self.tls = tls
@@ -292,7 +292,8 @@ class SmtpListener:
     def handshake(self, session: IncomingSession) -> None:
         """Have a session go on over TLS."""
         assert self.tls is not None
-        task = asyncio.get_running_loop().create_task(session.encrypt(self.tls()))
+        context = self.tls(session.local_ip, session.client_ip)
+        task = asyncio.get_running_loop().create_task(session.encrypt(context))
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
 

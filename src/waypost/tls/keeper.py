@@ -1,5 +1,8 @@
 """The certificates the hub shows: given by the operator, or issued by its own authority.
 
+Beside them there may be a public one, for those who come from elsewhere: no public server
+certifies 192.168.1.20, and nobody outside trusts our own authority.
+
 New certificates come with new contexts: OpenSSL keeps one certificate for each kind of key, so one
 of another kind would only join those shown before. Sessions under way keep the context they have.
 """
@@ -10,6 +13,7 @@ import datetime
 import ssl
 import threading
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from waypost.durable import write_public, write_secret
 from waypost.errors import WaypostError
+from waypost.mail.address import IPAddress
 from waypost.tls.authority import (
+    PRIVATE_NETWORKS,
     Authority,
     PrivateKey,
     Subjects,
@@ -31,6 +37,8 @@ from waypost.tls.settings import Profile, TlsSettings
 
 # Old devices know RSA only, all others are better served by ECDSA: OpenSSL shows what fits.
 _LEAVES = {"ecdsa": False, "rsa": True}
+# Overlay networks and clouds use the block of carrier NAT (RFC 6598) as a private one.
+_PRIVATE = (*PRIVATE_NETWORKS, ip_network("100.64.0.0/10"))
 
 
 class CertificateFault(WaypostError):
@@ -42,6 +50,13 @@ class Prepared(NamedTuple):
 
     pairs: tuple[tuple[Path, Path], ...]  # certificate with its chain, and key
     trouble: str | None  # what had to be left out, in words; None: nothing
+
+
+class _Public(NamedTuple):
+    """A certificate of a public authority."""
+
+    subjects: Subjects
+    contexts: dict[Profile, ssl.SSLContext]
 
 
 class Keeper:
@@ -58,10 +73,48 @@ class Keeper:
         self._clock = clock
         self._preparing = threading.Lock()
         self._contexts = {profile: _context(profile) for profile in Profile}
+        self._public: _Public | None = None  # None: there is none
 
-    def context(self, profile: Profile) -> ssl.SSLContext:
-        """The context for handshakes that begin now."""
+    def context(
+        self, profile: Profile, local: IPAddress | None = None, client: IPAddress | None = None
+    ) -> ssl.SSLContext:
+        """The context for a handshake that begins now, between these addresses.
+
+        None: not known. The public certificate is for its own addresses, for names that are asked
+        for, and for clients from outside that came through NAT.
+        """
+        public = self._public
+        if public is None or local is None or client is None:
+            return self._contexts[profile]
+        is_for_outside = not _is_private(client) and (_is_private(local) or not public.subjects.ips)
+        if local in public.subjects.ips or is_for_outside:
+            return public.contexts[profile]
         return self._contexts[profile]
+
+    def show_public(self, pair: Path | None) -> None:
+        """Show a certificate (with chain and key in one file) from the next handshake on.
+
+        None: no public one any more. Blocks. Raises CertificateFault; all or nothing.
+        """
+        if pair is None:
+            self._public = None
+            return
+        contexts = {profile: _context(profile) for profile in Profile}
+        for context in contexts.values():
+            self._load(pair, pair, context)
+        try:
+            certificate = x509.load_pem_x509_certificates(pair.read_bytes())[0]
+        except (OSError, ValueError) as error:
+            raise CertificateFault(f"{pair}: {error}") from error
+        self._public = _Public(subjects_of(certificate), contexts)
+
+    def _chooser(self, profile: Profile) -> Callable[[ssl.SSLObject, str, ssl.SSLContext], None]:
+        def choose(session: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            public = self._public
+            if name is not None and public is not None and name.lower() in public.subjects.names:
+                session.context = public.contexts[profile]
+
+        return choose
 
     def prepare(self, settings: TlsSettings, wanted: Subjects) -> Prepared:
         """Find the certificates, and issue what is missing, old, or not for `wanted`.
@@ -102,9 +155,10 @@ class Keeper:
     def load(self, prepared: Prepared) -> None:
         """Show these from the next handshake on. Raises CertificateFault; all or nothing."""
         contexts = {profile: _context(profile) for profile in Profile}
-        for context in contexts.values():
+        for profile, context in contexts.items():
             for certificate, key in prepared.pairs:
                 self._load(certificate, key, context)
+            context.sni_callback = self._chooser(profile)
         self._contexts = contexts
 
     def _load(self, certificate: Path, key: Path, context: ssl.SSLContext) -> None:
@@ -126,6 +180,11 @@ def _context(profile: Profile) -> ssl.SSLContext:
     else:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def _is_private(ip: IPAddress) -> bool:
+    """Where our own authority is trusted rather than a public one."""
+    return any(ip.version == each.version and ip in each for each in _PRIVATE)
 
 
 def _no_passphrase() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
 import threading
@@ -12,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from waypost.mail.address import IPAddress
 from waypost.tls.authority import Authority, AuthorityError, Leaf, Subjects, subjects_of
 from waypost.tls.keeper import CertificateFault, Keeper, Prepared
 from waypost.tls.settings import Profile, TlsSettings
@@ -272,3 +274,109 @@ def test_profiles(keeper: Keeper) -> None:
     assert legacy.options & ssl.OP_NO_SSLv3
     for context in (modern, legacy):
         assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+# Beside ours, a public one.
+
+
+@pytest.mark.parametrize(
+    ("local", "client", "name", "is_public"),
+    [
+        ("203.0.113.1", "198.51.100.9", None, True),
+        ("203.0.113.1", "192.168.1.9", None, True),  # a device that was told the outer address
+        ("192.168.1.5", "192.168.1.9", None, False),
+        ("192.168.1.5", "198.51.100.9", None, True),  # through NAT
+        ("100.64.0.5", "100.64.0.9", None, False),
+        ("203.0.113.2", "198.51.100.9", None, False),  # another of ours, which ours stands for
+        ("192.168.1.5", "192.168.1.9", "MAIL.plant.example", True),
+        ("192.168.1.5", "192.168.1.9", "hub.example", False),
+        (None, None, None, False),
+    ],
+)
+@pytest.mark.parametrize("profile", Profile)
+def test_a_public_certificate_is_for_those_from_outside(
+    keeper: Keeper,
+    tmp_path: Path,
+    profile: Profile,
+    local: str | None,
+    client: str | None,
+    name: str | None,
+    is_public: bool,
+) -> None:
+    keeper.load(keeper.prepare(OWN, HERE))
+    public = saved_public(tmp_path, "203.0.113.1")
+    keeper.show_public(public)
+    addresses = [None if each is None else ip_address(each) for each in (local, client)]
+    assert (
+        certificate_for(keeper, profile, *addresses, name) == public_octets(public)
+    ) is is_public
+    keeper.show_public(None)
+    assert certificate_for(keeper, profile, *addresses, name) != public_octets(public)
+
+
+def test_a_public_certificate_for_a_name_only_is_for_all_from_outside(
+    keeper: Keeper, tmp_path: Path
+) -> None:
+    keeper.load(keeper.prepare(OWN, HERE))
+    public = saved_public(tmp_path)
+    keeper.show_public(public)
+    ours, outside, inside = map(ip_address, ("203.0.113.2", "198.51.100.9", "10.0.0.9"))
+    found = certificate_for(keeper, Profile.MODERN, ours, outside, None)
+    assert found == public_octets(public)
+    found = certificate_for(keeper, Profile.MODERN, ours, inside, None)
+    assert found != public_octets(public)
+
+
+def test_a_public_certificate_that_cannot_be_read_changes_nothing(
+    keeper: Keeper, tmp_path: Path
+) -> None:
+    keeper.load(keeper.prepare(OWN, HERE))
+    public = saved_public(tmp_path, "203.0.113.1")
+    keeper.show_public(public)
+    bad = tmp_path / "bad.pem"
+    bad.write_text("nothing")
+    with pytest.raises(CertificateFault, match=r"bad\.pem"):
+        keeper.show_public(bad)
+    local, client = ip_address("203.0.113.1"), ip_address("198.51.100.9")
+    found = certificate_for(keeper, Profile.MODERN, local, client, None)
+    assert found == public_octets(public)
+
+
+def saved_public(directory: Path, *ips: str) -> Path:
+    """A certificate of some other authority, with its key in front."""
+    now = datetime.datetime.now(datetime.UTC)
+    there = subjects(*ips, name="mail.plant.example")
+    leaf = Authority.create(directory / "public", there, now=now).issue(
+        there, is_rsa=False, now=now
+    )
+    file = directory / "public.pem"
+    file.write_bytes(leaf.key + leaf.certificate)
+    return file
+
+
+def public_octets(file: Path) -> bytes:
+    certificate = x509.load_pem_x509_certificates(file.read_bytes())[0]
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def certificate_for(
+    keeper: Keeper,
+    profile: Profile,
+    local: IPAddress | None,
+    client: IPAddress | None,
+    name: str | None,
+) -> bytes:
+    """What a client between these addresses is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = context.wrap_bio(back, there, server_hostname=name)
+    answering = keeper.context(profile, local, client).wrap_bio(there, back, server_side=True)
+    for _ in range(4):
+        for side in (asking, answering):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    octets = asking.getpeercert(binary_form=True)
+    assert octets is not None
+    return octets
