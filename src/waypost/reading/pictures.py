@@ -9,10 +9,10 @@ from io import BytesIO
 from PIL import Image, ImageFile, ImageOps
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-# A camera has 8 to 12 million pixels; twice this is 500 MB when it is decoded.
+# A camera has 8 to 12 million; decoded, so many take 192 MB.
 MAX_PIXELS = 64_000_000
 _QUALITY = 80
-# In the order of EXIF: what Pillow raises on what is no picture, or half of one.
+# What Pillow raises on what is no picture.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -27,7 +27,6 @@ def thumbnail(octets: bytes, max_px: int) -> bytes | None:
             Image.MAX_IMAGE_PIXELS = MAX_PIXELS
             ImageFile.LOAD_TRUNCATED_IMAGES = True  # half a picture is better than none
             with Image.open(BytesIO(octets), formats=FORMATS) as picture:
-                picture.draft("RGB", (2 * max_px, 2 * max_px))
                 picture.thumbnail((max_px, max_px))
                 return _jpeg(picture)
     except (*_BROKEN, Image.DecompressionBombWarning):

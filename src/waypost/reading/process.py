@@ -38,6 +38,7 @@ from waypost.reading.wire import (
 
 # What is read of a mail at the second try: its header and what is near it, HTML left alone.
 _MODEST = {"octets": 65_536, "html": 0}
+_KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PATH")
 _READ_BYTES = 1_048_576
 
 _T = TypeVar("_T")
@@ -196,8 +197,14 @@ def _start(connection: socket.socket, allowance: Allowance) -> subprocess.Popen[
         [*command, str(allowance.cpu_s), str(allowance.memory)],
         pass_fds=(connection.fileno(),),
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=_environment(),
     )
+
+
+def _environment() -> dict[str, str]:
+    # Nothing else: secrets may stand there, and strangers' octets are handled.
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 @contextmanager

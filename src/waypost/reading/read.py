@@ -98,7 +98,8 @@ class _Reading:
         texts = [part for part in self._parts if _is_text(part)]
         if not texts:
             # A device may give its only text a file name.
-            return [part for part in self._parts if part.type == PLAIN and not _is_file(part)][:1]
+            named = [part for part in self._parts if part.type in (PLAIN, HTML)]
+            texts = [part for part in named if not _is_file(part)][:1]
         for part in texts:
             if part.type == HTML:
                 self._html = self._raw_text(part, self._limits.html)

@@ -138,6 +138,16 @@ def test_what_cannot_be_read_is_no_exception(tmp_path: Path) -> None:
         assert reader.octets(b"abc", beyond) == b"abc"
 
 
+def test_no_secret_of_the_environment_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAYPOST_TEST_SECRET", "sesame")
+    with Reader() as reader:
+        reader.read(b"")
+        assert reader._process is not None
+        environment = Path(f"/proc/{reader._process.pid}/environ").read_bytes()
+        assert b"PYTHONPATH=" in environment
+        assert b"sesame" not in environment
+
+
 def test_limits_cross() -> None:
     with Reader(Limits(text=4)) as reader:
         read = reader.read(b"\r\nlong text\r\n")

@@ -130,6 +130,8 @@ def test_text_that_has_a_file_name_is_text_if_there_is_no_other() -> None:
     read = read_mail(content)
     assert read.text == "Alarm\n"
     assert not read.attachments
+    read = read_mail(part("Content-Type: text/html; name=a.html", "", "<b>Alarm</b>"))
+    assert (read.text, read.html, read.attachments) == ("Alarm\n", "<b>Alarm</b>\n", ())
     content = part(
         "Content-Type: text/plain", "Content-Disposition: attachment; filename=a.log", "", "x"
     )
