@@ -77,14 +77,12 @@ class Walk:
         self._open: list[_Open] = []
         self._levels: dict[bytes, list[int]] = {}  # where in _open each boundary stands
         self._end = len(content)
-        self._entity(0)
-        self._walk()
+        self._walk(self._entity(0))
         self._close(0, self._end)
         self.parts.sort(key=lambda part: part.start)
 
-    def _walk(self) -> None:
+    def _walk(self, at: int) -> None:
         delimiters = 0
-        at = self._open[0].part.start
         while self._levels and (line := _DELIMITER.search(self._content, at)) is not None:
             delimiters += 1
             if delimiters > self._limits.delimiters:

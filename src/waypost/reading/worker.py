@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from waypost.reading.pictures import thumbnail
 from waypost.reading.read import read_mail
@@ -36,6 +37,8 @@ _READ_BYTES = 1_048_576
 _REQUEST_BYTES = 65_536
 # Mail is moved first, then read.
 _NICENESS = 5
+# Where memory runs out the kernel ends this process before the hub.
+_OOM_SCORE = "800"
 
 
 def serve(connection: socket.socket, cpu_s: int) -> None:
@@ -104,6 +107,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICENESS)
+    with contextlib.suppress(OSError):  # some containers have /proc read-only
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     allowance = Allowance(cpu_s=int(sys.argv[2]), memory=int(sys.argv[3]))
     resource.setrlimit(resource.RLIMIT_AS, (allowance.memory, allowance.memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold mail

@@ -148,6 +148,14 @@ def test_no_secret_of_the_environment_goes_along(monkeypatch: pytest.MonkeyPatch
         assert b"sesame" not in environment
 
 
+def test_it_goes_before_the_hub_where_memory_runs_out() -> None:
+    with Reader() as reader:
+        reader.read(b"")
+        assert reader._process is not None
+        score = Path(f"/proc/{reader._process.pid}/oom_score_adj").read_text()
+        assert int(score) > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 def test_limits_cross() -> None:
     with Reader(Limits(text=4)) as reader:
         read = reader.read(b"\r\nlong text\r\n")
