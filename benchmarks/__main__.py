@@ -20,7 +20,7 @@ from benchmarks.syncs import measure_syncs
 from tests.support.postfix import PostfixError, install
 
 _RESULTS = Path(__file__).with_name("results")
-_PARTS = ("accept", "relay", "syncs", "memory", "addresses", "destinations")
+_PARTS = ("accept", "relay", "starttls", "syncs", "memory", "addresses", "destinations")
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def _options() -> argparse.Namespace:
 def _measure(options: argparse.Namespace) -> Result:
     if os.geteuid() != 0:
         raise BenchmarkError("needs root: Postfix can only be started by root")
-    install("postfix", "strace")
+    install("openssl", "postfix", "strace")
     if not WAYPOST.exists():
         _say("Waypost is not installed here (make venv); measuring the others only")
     plan = Plan(

@@ -12,6 +12,7 @@ import re
 import resource
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ MESSAGE_BYTES = 4096
 CONNECTIONS = 50
 STALLED_S = 60.0
 
+_ROOT = Path(__file__).resolve().parent.parent
 _COUNTER = re.compile(rb"mesg=(\d+)\s")
 _SINK_PIPE_BYTES = 1 << 20
 
@@ -42,18 +44,35 @@ class Generator:
     """smtp-source at work; it ends with an error at the first reply that is not the expected one,
     so its good end proves that the peer answered 250 to every message."""
 
-    def __init__(self, port: int, messages: int, mode: Mode, *, numbered: bool = False) -> None:
-        """`numbered` puts 1, 2, 3… before the recipient's name, so each message can be told."""
+    def __init__(
+        self,
+        port: int,
+        messages: int,
+        mode: Mode,
+        *,
+        numbered: bool = False,
+        certificate: Path | None = None,
+    ) -> None:
+        """`numbered` puts 1, 2, 3… before the recipient's name, so each message can be told.
+
+        `certificate` is the server's: a program of our own then sends over STARTTLS.
+        """
+        many = ["-d"] if mode is Mode.MANY else []
+        command = [
+            "smtp-source",
+            *many,
+            *(["-N"] if numbered else []),
+            *("-s", str(CONNECTIONS), "-l", str(MESSAGE_BYTES), "-m", str(messages)),
+            *("-M", "bench.example", "-f", SENDER, "-t", RECIPIENT, f"{HOST}:{port}"),
+        ]
+        if certificate is not None:
+            command = [sys.executable, "-m", "benchmarks.tls_source"]
+            command += [str(port), str(messages), str(certificate), *many]
         self._cpu_before_s = _children_cpu_s()
         self.started_at = time.monotonic()
         self._process = subprocess.Popen(
-            [
-                "smtp-source",
-                *(["-d"] if mode is Mode.MANY else []),
-                *(["-N"] if numbered else []),
-                *("-s", str(CONNECTIONS), "-l", str(MESSAGE_BYTES), "-m", str(messages)),
-                *("-M", "bench.example", "-f", SENDER, "-t", RECIPIENT, f"{HOST}:{port}"),
-            ],
+            command,
+            cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

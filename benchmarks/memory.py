@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import measure
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import HOST, RECIPIENT, SENDER, Mode
-from benchmarks.peers import Aiosmtpd, Bare, Peer, PostfixPeer, Task, Waypost
+from benchmarks.peers import IN_CLEAR, Aiosmtpd, Bare, Peer, PostfixPeer, Task, Waypost
 from benchmarks.runs import Say
 from benchmarks.stage import stage
 
@@ -52,7 +52,7 @@ class Memory:
 def measure_memory(peers: Sequence[type[Peer]], scratch: Path, say: Say) -> Memory:
     large = []
     for kind in _LARGE_PEERS:
-        for task in Task:
+        for task in IN_CLEAR:
             if kind in peers and task in kind.tasks:
                 large.append(_large_message(kind, task, scratch))
                 say(f"  50 MB, {task.value}: {kind.name} grew by {large[-1].growth_bytes:,} bytes")

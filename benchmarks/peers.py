@@ -27,13 +27,26 @@ _STOP_S = 20.0
 class Task(enum.Enum):
     ACCEPT = "accept"  # take messages and keep them; nothing is delivered
     RELAY = "relay"  # take messages and pass them on to the sink
+    STARTTLS = "starttls"  # as ACCEPT, over TLS
+
+
+IN_CLEAR = (Task.ACCEPT, Task.RELAY)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a server shows to clients: the same for all."""
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True)
 class Setup:
     task: Task
     directory: Path  # empty, on the disk that is measured
-    sink_port: int  # for ACCEPT a port where nobody listens
+    sink_port: int  # where nothing is passed on, a port where nobody listens
+    certificate: Certificate | None  # None: not STARTTLS
     wrap: Sequence[str] = ()  # a command that becomes the command after it
 
 
@@ -103,6 +116,16 @@ class Waypost(ProcessPeer):
         self.port = free_port(HOST)
         self._data = setup.directory / "data"
         config = setup.directory / "waypost.toml"
+        shown = setup.certificate
+        tls = (
+            ""
+            if shown is None
+            else f"""\
+[tls]
+certificate = "{shown.certificate}"
+key = "{shown.key}"
+"""
+        )
         config.write_text(
             f"""\
 data_dir = "{self._data}"
@@ -114,10 +137,10 @@ role = "hub"
 name = "bench"
 match = {{ recipient = "*" }}
 to = ["smtp:[{HOST}]:{setup.sink_port}"]
-"""
+{tls}"""
         )
         self._spawn([str(WAYPOST), "serve", "--config", str(config)], setup)
-        if setup.task is Task.ACCEPT:
+        if setup.task is not Task.RELAY:
             self._queue("hold", "--all")
 
     def held(self) -> int:
@@ -176,7 +199,15 @@ class PostfixPeer(Peer):
             "mailbox_size_limit": "0",
             **self.extra,
         }
-        if setup.task is Task.ACCEPT:
+        if setup.certificate is not None:
+            settings |= {
+                "smtpd_tls_security_level": "may",
+                "smtpd_tls_cert_file": str(setup.certificate.certificate),
+                "smtpd_tls_key_file": str(setup.certificate.key),
+                # Nobody comes back with an old session, so none is made ready for that.
+                "smtpd_tls_session_cache_timeout": "0s",
+            }
+        if setup.task is not Task.RELAY:
             # On hold no queue manager ever looks at the message. Without a queue manager at work
             # nothing refills the tokens of in_flow_delay, and every message would wait for it.
             settings |= {

@@ -21,6 +21,7 @@ from benchmarks.syncs import Syncs
 _YARDSTICKS: dict[Task, tuple[type[Peer], ...]] = {
     Task.ACCEPT: (PostfixPeer, Aiosmtpd),
     Task.RELAY: (PostfixPeer, TunedPostfix),
+    Task.STARTTLS: (PostfixPeer,),
 }
 _MIB = 1 << 20
 

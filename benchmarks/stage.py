@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from benchmarks import measure
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import HOST, STALLED_S, Generator, Mode, Sink
-from benchmarks.peers import Peer, Setup, Task
+from benchmarks.peers import Certificate, Peer, Setup, Task
 from tests.support.ports import free_port
 
 _LATE_S = 0.3  # a message delivered twice would come within this time
@@ -20,7 +21,7 @@ _LATE_S = 0.3  # a message delivered twice would come within this time
 class Passage:
     """How a load went through."""
 
-    seconds: float  # from its start to the last reply (ACCEPT) or the last arrival (RELAY)
+    seconds: float  # from its start to the last arrival (RELAY), or the last reply
     generator_cpu_s: float
 
 
@@ -29,7 +30,8 @@ class Stage:
     task: Task
     peer: Peer
     account: measure.Account
-    sink: Sink | None  # None for ACCEPT
+    sink: Sink | None  # None where nothing is passed on
+    certificate: Certificate | None  # None: in clear
     sent: int = 0
 
     def server_cpu_s(self) -> float:
@@ -44,7 +46,8 @@ class Stage:
     def send(self, messages: int, mode: Mode, *, numbered: bool = False) -> Passage:
         """Return when all of them have been accepted, and for RELAY have arrived."""
         self.sent += messages
-        generator = Generator(self.peer.port, messages, mode, numbered=numbered)
+        shown = None if self.certificate is None else self.certificate.certificate
+        generator = Generator(self.peer.port, messages, mode, numbered=numbered, certificate=shown)
         try:
             arrived_at = None if self.sink is None else self.sink.wait_for(self.sent, generator)
             accepted_at, cpu_s = generator.wait()
@@ -92,10 +95,26 @@ def stage(
         stack.callback(account.close)
         sink = stack.enter_context(Sink(dump)) if task is Task.RELAY else None
         sink_port = free_port(HOST) if sink is None else sink.port
+        certificate = _issue(directory) if task is Task.STARTTLS else None
         peer = kind()
         stack.callback(peer.stop)
         try:
-            peer.start(Setup(task, directory, sink_port, (*account.wrap, *wrap)))
-            yield Stage(task, peer, account, sink)
+            peer.start(Setup(task, directory, sink_port, certificate, (*account.wrap, *wrap)))
+            yield Stage(task, peer, account, sink, certificate)
         except BenchmarkError as error:
             raise BenchmarkError(f"{peer.name}, {task.value}: {error}") from error
+
+
+def _issue(directory: Path) -> Certificate:
+    """A certificate for HOST, signed by itself."""
+    shown = Certificate(directory / "server.pem", directory / "server.key")
+    command = [
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-nodes", "-days", "2", "-subj", "/CN=bench.example"),
+        *("-addext", f"subjectAltName=IP:{HOST}"),
+        *("-keyout", str(shown.key), "-out", str(shown.certificate)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchmarkError(f"openssl: {done.stderr.strip()}")
+    return shown

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import RECIPIENT, Mode
-from benchmarks.peers import NoServer, Peer, Task
+from benchmarks.peers import IN_CLEAR, NoServer, Peer, Task
 from benchmarks.runs import Say
 from benchmarks.stage import stage
 
@@ -42,7 +42,7 @@ class Syncs:
 
 def measure_syncs(peers: Sequence[type[Peer]], scratch: Path, say: Say) -> tuple[Syncs, ...]:
     found = []
-    for task in Task:
+    for task in IN_CLEAR:
         for kind in peers:
             if task in kind.tasks and kind is not NoServer:
                 found.append(_syncs_of(kind, task, scratch))

@@ -25,7 +25,7 @@ from waypost.cli import build_parser
 from waypost.config.schema import REQUIRED, SECTIONS, Key
 from waypost.delivery import connection, smtp
 from waypost.dispatch import dispatcher
-from waypost.intake import smtp_listener
+from waypost.intake import doorway, session
 from waypost.mail import dsn, message
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
@@ -126,7 +126,19 @@ def toml_text(value: object) -> str:
 def fixed_values() -> str:
     """Constants of the code that an operator may meet."""
     rows = [
-        ("a client may be idle for", seconds(smtp_listener.IDLE_S)),
+        ("a client may be idle for", seconds(session.IDLE_S)),
+        (
+            "a stranger, when four in five connections of the listener are taken",
+            seconds(session.STRESSED_IDLE_S),
+        ),
+        ("a stranger may go without bringing mail for", seconds(session.WITHOUT_MAIL_S)),
+        (
+            f"pace of a stranger's content, after {seconds(session.PACE_AFTER_S)}",
+            f"{session.PACE_BYTES_S} octets a second",
+        ),
+        ("a stranger's content may take", seconds(session.CONTENT_S)),
+        ("a TLS handshake may take", seconds(session.HANDSHAKE_S)),
+        ("a PROXY header may take", seconds(doorway.PROXY_S)),
         ("refused commands before the session ends", str(server.MAX_JUNK_COMMANDS)),
         (
             "command line (MAIL and RCPT: with path)",

@@ -25,32 +25,39 @@ from waypost.check.probe import Prober
 from waypost.check.standing import Standings
 from waypost.config.settings import Settings, load_settings
 from waypost.control import ControlServer
+from waypost.delivery.credentials import Credentials, OnLogin, what_to_do
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport, mailbox_names
+from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.transport import Transport
+from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
 from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
-from waypost.errors import ConfigError, WaypostError
+from waypost.errors import ConfigError, TemporaryError, WaypostError
+from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.logins import Logins
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener, split_bind
+from waypost.intake.visitors import Visitors
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
-from waypost.net.gate import Gate
+from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.observe import Log
+from waypost.queue.history import History
 from waypost.queue.spool import FileContent, InlineContent, Spool
 from waypost.queue.sqlite import SqliteStore
 from waypost.queue.store import Action
 from waypost.routing.groups import DomainGroups
+from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import RoutingTable
 from waypost.tls.settings import LOOK_S, Profile
@@ -77,6 +84,11 @@ def make_gate(
 ) -> Gate:
     """The gate these settings ask for."""
     return Gate(trusted=Networks(settings.trusted), own=own, listening=listening)
+
+
+def trusted_clients(settings: Settings) -> Networks:
+    """Clients that may send without a login."""
+    return Networks(settings.trusted, without=settings.masked)
 
 
 def configured_places(settings: Settings) -> frozenset[tuple[IPAddress | None, int]]:
@@ -137,9 +149,19 @@ def smtp_settings(settings: Settings) -> SmtpSettings:
     )
 
 
-def make_smtp(settings: Settings, own: OwnAddresses, gate: Gate) -> SmtpTransport:
-    """The transport for mail on its way out."""
-    return SmtpTransport(gate, own, make_resolver(settings), smtp_settings(settings))
+def make_smtp(
+    settings: Settings,
+    own: OwnAddresses,
+    gate: Gate,
+    *,
+    log: Log | None = None,
+    on_login: OnLogin | None = None,
+) -> SmtpTransport:
+    """The transport for mail on its way out; `log` and `on_login` as Credentials has them."""
+    resolver = make_resolver(settings)
+    http = HttpClient(gate, resolver, Origin.OPERATOR)
+    credentials = Credentials(settings.data_dir, http, settings.relays, log=log, on_login=on_login)
+    return SmtpTransport(gate, own, resolver, smtp_settings(settings), credentials)
 
 
 def make_mailbox_names(settings: Settings) -> MailboxNames:
@@ -236,6 +258,7 @@ class Hub:
         settings.data_dir.chmod(0o700)
         self._own = make_own_addresses(settings)
         self._listeners: list[SmtpListener] = []
+        self._visitors = Visitors(settings.limits, log)
         self._gate = make_gate(settings, self._own, self._listening)
         self._mailboxes = make_mailbox_names(settings)
         self._table = make_table(settings, self._own, self._mailboxes, self._gate)
@@ -247,7 +270,7 @@ class Hub:
         self._senders = Senders(
             settings.senders,
             own=self._own,
-            accounts=lambda: self._logins.accounts,
+            account_of=self._logins.account_of,
             table=lambda: self._table,
         )
         self._acceptance = Acceptance(
@@ -262,7 +285,12 @@ class Hub:
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )
-        self._smtp = make_smtp(settings, self._own, self._gate)
+        self._smtp = make_smtp(
+            settings, self._own, self._gate, log=log, on_login=self._relay_login_changed
+        )
+        self._alarms = Alarms(
+            self._store, table=lambda: self._table, mailboxes=lambda: self._mailboxes, log=log
+        )
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
@@ -276,6 +304,7 @@ class Hub:
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
         }
+        self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
         self._dispatcher = Dispatcher(
             self._store,
             transports,
@@ -287,6 +316,7 @@ class Hub:
                 log=log,
             ),
             retry=lambda: self._settings.retry,
+            paces=self._paces,
             log=log,
         )
         self._control = ControlServer(
@@ -296,6 +326,7 @@ class Hub:
                 "act": self._act,
                 "hold-new": self._hold_new,
                 "reload": self._reload_asked,
+                "relay-login": self._relay_login,
                 "users": self._users_changed,
             },
         )
@@ -313,12 +344,14 @@ class Hub:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
         try:
             await self._renew_certificates(self._settings)
+            self._say_masked(self._settings)
             for settings in self._settings.listeners:
                 await self._listen(settings)
             await self._control.start()
             self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
             self._spawn(self._dispatcher.run(), "dispatcher")
             self._spawn(self._keep_certificates(), "certificates")
+            self._spawn(self._smtp.credentials.keep(), "relay logins")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -373,16 +406,21 @@ class Hub:
         self._senders.policy = settings.senders
         if old.dns_servers != settings.dns_servers:
             self._smtp.resolver = make_resolver(settings)
+            self._smtp.credentials.http.resolver = self._smtp.resolver
         self._smtp.settings = smtp_settings(settings)
+        self._smtp.credentials.configure(settings.relays)
+        self._paces.configure(settings.relays)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
         for listener in kept:
             listener.configure(
-                trusted=Networks(settings.trusted),
+                trusted=trusted_clients(settings),
                 limits=settings.limits,
                 hostname=settings.hostname,
             )
+        self._visitors.limits = settings.limits
+        self._say_masked(settings)
         for listener in gone:
             listener.stop_listening()
             self._spawn(listener.drain(DRAIN_S), "drain")
@@ -398,14 +436,26 @@ class Hub:
         self._log.event("reloaded", source=settings.source)
         return trouble
 
+    def _say_masked(self, settings: Settings) -> None:
+        trusted = Networks(settings.trusted)
+        for gateway in sorted(settings.masked, key=str):
+            if gateway in trusted:
+                self._log.event(
+                    "gateway-not-trusted",
+                    client=gateway,
+                    why="clients from anywhere may come under a container's gateway address;"
+                    " networks.trust_gateway says otherwise",
+                )
+
     async def _listen(self, settings: Any) -> None:
         listener = SmtpListener(
             settings,
             acceptance=self._acceptance,
             logins=self._logins,
-            trusted=Networks(self._settings.trusted),
+            trusted=trusted_clients(self._settings),
             limits=self._settings.limits,
             hostname=self._settings.hostname,
+            visitors=self._visitors,
             tls=(
                 None
                 if settings.tls == "off"
@@ -422,14 +472,16 @@ class Hub:
 
     async def _shut_down(self) -> None:
         await self._control.close()
-        self._logins.close()
         # What nobody can write down any more need not be waited for.
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
         await asyncio.gather(*(listener.drain(limit_s) for listener in self._listeners))
+        self._logins.close()
         for task in self._background:
             task.cancel()
         await self._dispatcher.drain(limit_s)
         await self._smtp.close()
+        await self._smtp.credentials.close()
+        await self._paces.close()
         await self._maildir.close()
         await self._spool.close()
         await self._store.close()
@@ -484,6 +536,34 @@ class Hub:
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
         return frozenset(bound for listener in self._listeners for bound in listener.bound)
 
+    async def _relay_login_changed(self, relay: Relay, is_lost: bool, why: str) -> None:
+        """Tell the operator; when the login is back, its mail goes at once."""
+        name = relay.name
+        if is_lost:
+            assert relay.oauth is not None  # only those can be lost
+            await self._alarms.tell(
+                relay.alarm,
+                f"Mail waits: the login of relay {name} is lost",
+                f"{relay.oauth.token_url} refuses to give relay {name} a token for"
+                f" {relay.username}:\n\n{why}\n\nNothing is lost: mail for the relay stays in"
+                " the queue until there is a token again. What to do on the hub:"
+                f" {what_to_do(name, relay.oauth)}.",
+            )
+            return
+        await self._alarms.tell(
+            relay.alarm,
+            f"The login of relay {name} is back",
+            f"Relay {name} has a token for {relay.username} again. Mail that waited for it is on"
+            " its way.",
+        )
+        history = History(self._settings.data_dir)
+        try:
+            waiting = await asyncio.to_thread(history.waiting_for, f"relay:{name}")
+            await self._store.act(Action.RETRY, waiting)
+        except TemporaryError as error:  # then it goes when its time has come
+            self._log.event("relay-login-trouble", relay=name, why=error)
+        self._dispatcher.forget_trouble()
+
     async def _share(self, content: Content, queue_id: QueueId) -> Content:
         assert isinstance(content, InlineContent | FileContent)  # all that our store lends
         return await asyncio.to_thread(self._spool.share, content, queue_id)
@@ -529,6 +609,11 @@ class Hub:
         await self._store.hold_all_new(held=held)
         self._log.event("operator", action="hold-all" if held else "release-all")
         return {"held": held}
+
+    async def _relay_login(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Somebody has logged in with the command line."""
+        await self._smtp.credentials.see(str(request["relay"]))
+        return {"seen": True}
 
     async def _users_changed(self, request: dict[str, Any]) -> dict[str, Any]:
         self._logins.accounts = await asyncio.to_thread(make_accounts, self._settings)

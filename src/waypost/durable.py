@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -18,6 +21,17 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_directory(directory: Path) -> Iterator[None]:
+    """Wait until nobody else who asks for it works on files there. Raises OSError; blocks."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 
@@ -39,6 +53,10 @@ def _write(path: Path, octets: bytes, mode: int) -> None:
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         os.fchmod(descriptor, mode)
+        owner = os.stat(path.parent)
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            # By hand as root: it is for the hub, whose directory it is.
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         write_all(descriptor, octets)
         os.fsync(descriptor)
     finally:

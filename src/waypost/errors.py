@@ -3,6 +3,7 @@
 WaypostError
 ├── AddressError          a text is not the address it should be (also ValueError)
 ├── ConfigError           the configuration has faults; carries all of them
+├── GrantRefused          a token server refuses a login (oauth/messages)
 ├── HubUnreachable        no running hub answers at the control socket
 ├── TemporaryError        trouble below a seam that may pass: becomes a 4xx reply
 │   ├── QueueFull         no room for the message (452 4.3.1)
@@ -10,7 +11,9 @@ WaypostError
 │   │   └── StoreLost     nor will it: the hub goes down (421 4.3.2)
 │   ├── PeerUnreachable   no session with the next hop (also ConnectionError)
 │   ├── HttpFailed        a web server gave no usable response (http/client)
+│   ├── LoginLost         a relay's login has to be made again: mail waits (oauth/keeper)
 │   ├── MemoryUnavailable  check.db cannot be used (check/memory)
+│   ├── TokenTrouble      no access token now (oauth/messages)
 │   └── ResolverUnavailable  no answer from the name service (dns/resolver, 451 4.4.3)
 └── PermanentError        trouble below a seam that will not pass: becomes a 5xx reply
     ├── ConnectForbidden  the gate refuses the target (net/gate)

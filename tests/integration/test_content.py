@@ -145,23 +145,6 @@ def test_trusted_clients_line_ends_are_mended_once(hub: Hub) -> None:
     assert content_of(hub.wait_for_mail("ragged")[0]) == mended
 
 
-@pytest.mark.parametrize("end", [b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r.\r\n"])
-def test_nothing_but_crlf_dot_crlf_ends_a_message(hub: Hub, end: bytes) -> None:
-    """SMTP smuggling: whatever follows another end belongs to the same message."""
-    name = "smuggled-" + end.hex()
-    inner = wire("MAIL FROM:<>", f"RCPT TO:<{name}@[127.0.0.1]>", "DATA", "second")
-    with hub.smtp(local_hostname="x") as smtp:
-        smtp.ehlo()
-        accepted(smtp, "MAIL FROM:<>")
-        accepted(smtp, f"RCPT TO:<{name}@[127.0.0.1]>")
-        assert reply_to(smtp, "DATA").startswith("354")
-        smtp.send(b"Subject: x\r\n\r\nfirst" + end + inner + b".\r\n")
-        queue_id_in(next_reply(smtp))
-        assert reply_to(smtp, "NOOP").startswith("250")
-    (stored,) = hub.wait_for_mail(name)
-    assert b"second" in stored
-
-
 def test_smtputf8(hub: Hub) -> None:
     with hub.smtp(local_hostname="x") as smtp:
         smtp.ehlo()

@@ -166,7 +166,7 @@ def test_an_owner_that_is_the_list_itself_ends(start_hub: StartHub, peer: Script
 # Loops.
 
 
-def test_lists_that_contain_each_other_end(start_hub: StartHub) -> None:
+def test_attack_64_lists_that_contain_each_other_end(start_hub: StartHub) -> None:
     hub = start_hub(
         BASE
         + listed("one", "ann@plant.test", "two@plant.test", more='owner = "boss1@plant.test"\n')
@@ -189,7 +189,9 @@ def test_a_list_that_contains_itself_by_other_names_is_expanded_once(start_hub: 
     assert delivered(hub)["ann"] == 1
 
 
-def test_mail_that_has_passed_the_list_elsewhere_is_not_taken_again(start_hub: StartHub) -> None:
+def test_attack_64_mail_that_has_passed_the_list_elsewhere_is_not_taken_again(
+    start_hub: StartHub,
+) -> None:
     hub = start_hub(BASE + listed("ops", "ann@plant.test", more='domain = "plant.test"\n'))
     content = wire("List-Id: The operators", " <ops.plant.test>", "Subject: again", "", "x")
     send(hub, "ops@plant.test", sender="poster@plant.test", content=content)

@@ -367,7 +367,7 @@ def test_an_address_that_swallows_everything_costs_a_moment(
     )
     peer = start_peer(host="10.9.0.2", port=25, namespace=hosts[1])
     start = time.monotonic()
-    queue_id = send_from(hosts[0], near, "a@hole.far.test", sender="b@[10.9.0.1]")
+    queue_id = send_from(hosts[0], near, "a@hole.far.test", sender="b@near.test")
     peer.wait_for_mails()
     assert time.monotonic() - start < 2
     assert last_hop(near, queue_id).startswith("mxhole.far.test[10.9.0.2]")
@@ -384,7 +384,7 @@ def test_another_hub_is_found_by_name(near: Hub, hosts: Hosts, start_hub: StartH
     six = send_from(hosts[0], near, "ann@far.test", sender="b@[IPv6:fd00:9::1]")
     there.wait_for_mail("ann")
     assert last_hop(near, six) == "mx.far.test[fd00:9::2]:25"
-    four = send_from(hosts[0], near, "ann@four.far.test", sender="b@[IPv6:fd00:9::1]")
+    four = send_from(hosts[0], near, "ann@four.far.test", sender="b@[10.9.0.1]")
     there.wait_for_mail("ann", 2)
     assert last_hop(near, four) == "mx4.far.test[10.9.0.2]:25"
 

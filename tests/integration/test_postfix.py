@@ -65,7 +65,7 @@ def test_a_hub_delivers_straight_to_postfix(hub: Hub, postfix: Postfix, literal:
 def test_postfix_delivers_to_a_hubs_literal(hub: Hub, postfix: Postfix, literal: str) -> None:
     # Handed to Postfix on its own host, which has no route but to the literal itself.
     alone = hub.run(
-        *("send", "--to", f"alerts@{literal}", "--from", "ann@[10.9.0.2]"),
+        *("send", "--to", f"alerts@{literal}", "--from", "ann@plant.example"),
         *("--subject", "hi", "--body", "Hello.", "--via", "10.9.0.2:25"),
     )
     assert alone.returncode == 0, alone.stderr
@@ -74,7 +74,7 @@ def test_postfix_delivers_to_a_hubs_literal(hub: Hub, postfix: Postfix, literal:
     assert received["subject"] == "hi"
     assert received["delivered-to"] == f"alerts@{literal}"
     assert "Postfix" in fields_of(stored, "received")[1]
-    assert received["return-path"] == "<ann@[10.9.0.2]>"
+    assert received["return-path"] == "<ann@plant.example>"
 
 
 def test_what_postfix_refuses_comes_back_to_the_sender(

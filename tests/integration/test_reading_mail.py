@@ -252,7 +252,7 @@ def test_a_directory_without_data_is_said_to_be_so(hub: Hub, tmp_path: Path) -> 
     assert b"no hub's data" in done.stderr
 
 
-def test_nothing_a_sender_wrote_reaches_the_terminal_raw(hub: Hub) -> None:
+def test_attack_68_nothing_a_sender_wrote_reaches_the_terminal_raw(hub: Hub) -> None:
     nasty = wire("From: x", "Subject: \x1b[31mred\x07", "", "\x1b]0;title\x07")
     with hub.smtp() as smtp:
         submit(smtp, "alerts@[127.0.0.1]", content=nasty)

@@ -429,7 +429,9 @@ HELLO = b"250-x\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n"
 @pytest.mark.parametrize(
     "injected", [b"250-x\r\n250 AUTH PLAIN\r\n", b"250 x\r\n250 x\r\n235 in\r\n", b"250-x\r\n"]
 )
-def test_replies_injected_before_the_handshake(start_hub: StartHub, injected: bytes) -> None:
+def test_attack_12_replies_injected_before_the_handshake(
+    start_hub: StartHub, injected: bytes
+) -> None:
     heard: list[bytes] = []
 
     def talk(connected: socket.socket) -> None:

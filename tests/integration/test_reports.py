@@ -19,13 +19,15 @@ FAR = 'recipient = "*@far.example"'
 BOB = "bob@far.example"
 REFUSAL = "550 5.1.1 Nobody of that name"
 CONTENT = message("precious", *[f"line {number}" for number in range(50)])
+# Lets in what no report must go to.
+RECORDED = '[policy]\nliteral_sender = "record"\n'
 
 
 @pytest.fixture
 def refusing(start_hub: StartHub, peer: ScriptedPeer) -> Hub:
     """A hub whose next host refuses every recipient."""
     peer.answer("RCPT", REFUSAL)
-    return start_hub(route(peer.target, match=FAR))
+    return start_hub(RECORDED + route(peer.target, match=FAR))
 
 
 def send(hub: Hub, *recipients: str, mail: str = "", rcpt: str = "", sender: str = "") -> str:
@@ -193,7 +195,7 @@ def test_delay_reports(start_hub: StartHub, peer: ScriptedPeer, notify: str) -> 
     assert returned.get_content_type() == "text/rfc822-headers"
 
 
-def test_the_null_sender_is_never_answered(refusing: Hub) -> None:
+def test_attack_63_the_null_sender_is_never_answered(refusing: Hub) -> None:
     with refusing.smtp(local_hostname="x") as smtp:
         submit(smtp, BOB, sender="", rcpt="NOTIFY=SUCCESS,FAILURE,DELAY")
     refusing.wait_for_log("outcome=failed")
@@ -215,7 +217,9 @@ def test_an_unproven_literal_gets_no_report(refusing: Hub) -> None:
     assert len(refusing.json("trace")) == 1
 
 
-def test_a_report_that_fails_is_not_reported(start_hub: StartHub, start_peer: StartPeer) -> None:
+def test_attack_63_a_report_that_fails_is_not_reported(
+    start_hub: StartHub, start_peer: StartPeer
+) -> None:
     refusing, away = start_peer(), start_peer()
     refusing.answer("RCPT", REFUSAL)
     away.answer("RCPT", REFUSAL)
@@ -260,7 +264,7 @@ def hosts_with_hubs(
     peer.answer("RCPT", REFUSAL)
     here = start_hub(listener=PORT_25, host="10.9.0.1", port=25, namespace=hosts[0].name)
     there = start_hub(
-        route(peer.target, match=FAR),
+        RECORDED + route(peer.target, match=FAR),
         listener=PORT_25,
         host="10.9.0.2",
         port=25,

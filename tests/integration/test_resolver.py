@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import dns.message
+import dns.rcode
 import pytest
 
 from tests.support.dns_servers import Nsd, Unbound, signed_tree
@@ -131,6 +134,36 @@ def test_that_nothing_is_there_is_kept_too() -> None:
 
     with Nsd({"a.test": soa.format(serial=1)}) as nsd:
         assert asyncio.run(run(nsd)) == [False, False, False, False, True, True]
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.NOERROR, dns.rcode.NXDOMAIN])
+def test_that_nothing_is_there_is_not_kept_where_nobody_says_how_long(
+    rcode: dns.rcode.Rcode,
+) -> None:
+    """RFC 2308 §5: without an SOA record, as small routers answer, it holds for the moment only."""
+
+    def answer(server: socket.socket) -> None:
+        for _ in range(2):
+            octets, client = server.recvfrom(65_535)
+            response = dns.message.make_response(dns.message.from_wire(octets))
+            response.set_rcode(rcode)
+            server.sendto(response.to_wire(), client)
+
+    async def run(port: int) -> int:
+        resolver = CachingResolver([f"127.0.0.1:{port}"])
+        for _ in range(2):
+            assert not (await resolver.ipv4("new.a.test")).records
+        assert resolver.asked == 1
+        await asyncio.sleep(1.1)
+        await resolver.ipv4("new.a.test")
+        return resolver.asked
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=answer, args=(server,), daemon=True)
+        thread.start()
+        assert asyncio.run(run(server.getsockname()[1])) == 2
+        thread.join()
 
 
 def test_an_answer_without_a_life_serves_those_who_ask_at_once(nsd: Nsd) -> None:

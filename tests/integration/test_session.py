@@ -180,7 +180,7 @@ def test_recipients_are_not_told_of_each_other(session: smtplib.SMTP, hub: Hub) 
         ("x" * 64 + "@[127.0.0.1]", "x" * 64),
     ],
 )
-def test_local_parts_are_taken_as_they_are(
+def test_attack_66_local_parts_are_taken_as_they_are(
     session: smtplib.SMTP, hub: Hub, path: str, mailbox: str
 ) -> None:
     submit(session, path)
@@ -261,7 +261,9 @@ def test_size_is_checked_when_it_is_announced(session: smtplib.SMTP) -> None:
 
 
 @pytest.mark.parametrize("by_chunks", [False, True])
-def test_size_is_checked_as_it_comes(hub: Hub, session: smtplib.SMTP, by_chunks: bool) -> None:
+def test_attack_58_size_is_checked_as_it_comes(
+    hub: Hub, session: smtplib.SMTP, by_chunks: bool
+) -> None:
     accepted(session, "MAIL FROM:<> SIZE=100")
     accepted(session, "RCPT TO:<size@[127.0.0.1]>")
     content = message("big", *["x" * 70] * 20_000)
@@ -286,7 +288,7 @@ def test_exactly_the_limit_is_taken(hub: Hub, session: smtplib.SMTP) -> None:
     hub.wait_for_mail("limit")
 
 
-def test_the_thousand_and_first_recipient_waits(hub: Hub, session: smtplib.SMTP) -> None:
+def test_attack_57_the_thousand_and_first_recipient_waits(hub: Hub, session: smtplib.SMTP) -> None:
     commands = [f"RCPT TO:<many+{number}@[127.0.0.1]>" for number in range(1002)]
     session.send(wire("MAIL FROM:<>", *commands))
     replies = [next_reply(session) for _ in range(1003)]
@@ -298,7 +300,9 @@ def test_the_thousand_and_first_recipient_waits(hub: Hub, session: smtplib.SMTP)
 
 
 @pytest.mark.parametrize(("hops", "reply"), [(49, "250 2.0.0"), (50, "554 5.4.6")])
-def test_loops_end(hub: Hub, session: smtplib.SMTP, hops: int, reply: str) -> None:
+def test_attack_64_fifty_received_fields_are_a_loop(
+    hub: Hub, session: smtplib.SMTP, hops: int, reply: str
+) -> None:
     trace = [f"Received: from a by b id {number}; x" for number in range(hops)]
     accepted(session, "MAIL FROM:<>")
     accepted(session, "RCPT TO:<loop@[127.0.0.1]>")
@@ -308,7 +312,7 @@ def test_loops_end(hub: Hub, session: smtplib.SMTP, hops: int, reply: str) -> No
     assert reply_to(session, "NOOP").startswith("250")
 
 
-def test_two_hubs_that_point_at_each_other_end_their_loop(start_hub: StartHub) -> None:
+def test_attack_64_two_hubs_that_point_at_each_other_end_their_loop(start_hub: StartHub) -> None:
     first, second = (
         start_hub(
             f'[addresses]\nown = ["127.0.0.{number}"]\n[policy]\nvouchers = ["loopback"]\n',

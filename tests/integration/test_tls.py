@@ -238,7 +238,9 @@ def test_lmtp_over_tcp(running: TlsHub) -> None:
 
 
 @pytest.mark.parametrize("injected", [b"MAIL FROM:<a@[127.0.0.1]>\r\n", b"EHLO x\r\n", b"N"])
-def test_commands_behind_starttls_end_the_session(running: TlsHub, injected: bytes) -> None:
+def test_attack_11_commands_behind_starttls_end_the_session(
+    running: TlsHub, injected: bytes
+) -> None:
     with running.connect("starttls") as client:
         file = client.makefile("rb")
         assert file.readline().startswith(b"220 ")
@@ -247,7 +249,7 @@ def test_commands_behind_starttls_end_the_session(running: TlsHub, injected: byt
         assert file.read() == b""
 
 
-def test_commands_in_clear_after_the_220_end_the_session(running: TlsHub) -> None:
+def test_attack_11_commands_in_clear_after_the_220_end_the_session(running: TlsHub) -> None:
     """Whatever arrives in clear is never taken for what was encrypted."""
     before = len(running.failures("starttls"))
     with running.connect("starttls") as client:
@@ -261,7 +263,9 @@ def test_commands_in_clear_after_the_220_end_the_session(running: TlsHub) -> Non
     wait_until(lambda: len(running.failures("starttls")) == before + 1, running.hub.log_text)
 
 
-def test_clear_bytes_before_the_hello_do_not_survive_the_handshake(running: TlsHub) -> None:
+def test_attack_11_clear_bytes_before_the_hello_do_not_survive_the_handshake(
+    running: TlsHub,
+) -> None:
     """Sent before the client may know of the 220, so as to lie in the hub's buffers."""
     context = running.context()
     for pause_s in (0.0, 0.001, 0.005, 0.02):

@@ -129,7 +129,9 @@ def test_send_via(hubs: tuple[Hub, Hub], tmp_path: Path, hosts: Hosts) -> None:
 def test_every_spelling_of_a_literal_reaches_one_mailbox(
     hosts: Hosts, start_hub: StartHub, tmp_path: Path, alone: bool
 ) -> None:
-    there = start_hub(listener=PORT_25, port=25, namespace=hosts[1].name)
+    # Its neighbour passes on mail of one of its addresses by another.
+    config = "" if alone else '[policy]\nvouchers = ["private"]\n'
+    there = start_hub(config, listener=PORT_25, port=25, namespace=hosts[1].name)
     here = Hub(tmp_path / "here", listener=PORT_25, port=25, namespace=hosts[0].name)
     spellings = [
         "ann@[IPv6:fd00:9::2]",

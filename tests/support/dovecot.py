@@ -9,9 +9,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from tests.support.postfix import install
 from tests.support.waiting import wait_until
@@ -24,9 +25,9 @@ state_dir = {here}/state
 log_path = {here}/dovecot.log
 protocols =
 ssl = no
-auth_mechanisms = plain login
+auth_mechanisms = plain login{mechanisms}
 auth_failure_delay = 0
-passdb {{
+{passdbs}passdb {{
   driver = passwd-file
   args = scheme=PLAIN {here}/users
 }}
@@ -41,13 +42,42 @@ service auth {{
 }}
 """
 
+# Access tokens are judged by the server that gave them (RFC 7662).
+_PASSDB = """\
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {file}
+  result_failure = continue
+}}
+"""
+_TOKENS = """\
+introspection_mode = post
+introspection_url = {url}
+username_attribute = {attribute}
+active_attribute = active
+active_value = true
+tls_ca_cert_file = {ca}
+"""
+
+
+class Introspection(NamedTuple):
+    """Where tokens are asked about."""
+
+    url: str  # with the name and password of who asks
+    attribute: str  # which one of the answer is the user
+    ca: Path
+
 
 class Dovecot:
     """Running between `with` and its end; `socket` is for Postfix' smtpd_sasl_path."""
 
-    def __init__(self, users: Mapping[str, str]) -> None:
+    def __init__(
+        self, users: Mapping[str, str], introspections: Sequence[Introspection] = ()
+    ) -> None:
         """`users`: passwords by name."""
         self._users = dict(users)
+        self._introspections = introspections
         self._process: subprocess.Popen[bytes] | None = None
         self.directory = Path()  # set by start()
 
@@ -78,7 +108,18 @@ class Dovecot:
         shutil.chown(users, user="dovecot")
         users.chmod(0o600)
         config = self.directory / "dovecot.conf"
-        config.write_text(_CONFIG.format(here=self.directory))
+        passdbs = ""
+        for number, place in enumerate(self._introspections):
+            file = self.directory / f"tokens{number}"
+            # Dovecot's auth gives up root and must still read them.
+            ca = self.directory / f"ca{number}"
+            ca.write_bytes(place.ca.read_bytes())
+            file.write_text(_TOKENS.format(**place._replace(ca=ca)._asdict()))
+            passdbs += _PASSDB.format(file=file)
+        mechanisms = " xoauth2 oauthbearer" if passdbs else ""
+        config.write_text(
+            _CONFIG.format(here=self.directory, passdbs=passdbs, mechanisms=mechanisms)
+        )
         try:
             with (self.directory / "start.log").open("wb") as output:
                 self._process = subprocess.Popen(

@@ -16,6 +16,7 @@ from waypost.smtp.sasl import ScramKeys
 
 # PBKDF2 is all that guards SCRAM's keys, and the client has to compute it at every login.
 SCRAM_ITERATIONS = 65_536
+SCRAM_SALT_OCTETS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,10 @@ class Accounts:
         self._by_name: dict[str, Account] = {}
         for account in accounts:
             self._by_name.setdefault(folded(account.name), account)
-        self._secret = secrets.token_bytes(32)
-        self.has_scram = any(account.scram is not None for account in self._by_name.values())
+        keys = [account.scram for account in self._by_name.values() if account.scram is not None]
+        self.has_scram = bool(keys)
+        # What is made up for nobody's names has to survive a restart, as real keys do.
+        self._secret = keys[0].server_key if keys else secrets.token_bytes(32)
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -70,8 +73,11 @@ class Accounts:
         account = self.find(name)
         if account is not None and account.scram is not None:
             return account.scram
-        made = hmac.digest(self._secret, folded(name).encode(), hashlib.sha256)
-        return ScramKeys(made[:16], made, made[::-1], SCRAM_ITERATIONS)
+        key = folded(name)
+        # With "@" and more behind it a name has the same keys, as it would if it were somebody's.
+        key = key.rpartition("@")[0] or key
+        made = hmac.digest(self._secret, key.encode(), hashlib.sha256)
+        return ScramKeys(made[:SCRAM_SALT_OCTETS], made, made[::-1], SCRAM_ITERATIONS)
 
 
 def folded(name: str) -> str:

@@ -6,9 +6,9 @@ import secrets
 from functools import cache
 
 from argon2 import PasswordHasher, Type, extract_parameters
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
-from waypost.accounts.accounts import SCRAM_ITERATIONS
+from waypost.accounts.accounts import SCRAM_ITERATIONS, SCRAM_SALT_OCTETS
 from waypost.smtp.auth import Secret
 from waypost.smtp.sasl import ScramKeys
 
@@ -28,19 +28,28 @@ def hash_password(password: Secret) -> str:
 
 
 def verify_password(password_hash: str, password: Secret) -> bool:
-    """True when the hash is of this password. Takes as long as making one."""
+    """True when the hash is of this password. Takes as long as making one.
+
+    Raises VerificationError for what tells nothing of the password, as memory that is lacking.
+    """
     try:
         return _HASHER.verify(password_hash, password.revealed)
-    except (VerificationError, InvalidHashError):
+    except (VerifyMismatchError, InvalidHashError):
         return False
 
 
 def scram_keys(password: Secret) -> ScramKeys:
-    """New keys of a password (RFC 5802 §3)."""
+    """New keys of a password (RFC 5802 §3). Raises ValueError for one that SCRAM cannot take."""
     # Asked for by few, and the library takes a while to load.
-    from scramp import ScramMechanism
+    from scramp import ScramException, ScramMechanism
 
-    made = ScramMechanism("SCRAM-SHA-256").make_auth_info(password.revealed, SCRAM_ITERATIONS)
+    salt = secrets.token_bytes(SCRAM_SALT_OCTETS)
+    try:
+        made = ScramMechanism("SCRAM-SHA-256").make_auth_info(
+            password.revealed, SCRAM_ITERATIONS, salt
+        )
+    except ScramException as error:
+        raise ValueError(f"SCRAM takes no such password: {error.args[0]}") from None
     return ScramKeys(*made)
 
 

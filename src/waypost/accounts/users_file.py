@@ -35,7 +35,7 @@ def read_users(path: Path) -> list[Account]:
 
     try:
         return [_account(entry, check_hash) for entry in json.loads(text)["users"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         # The texts of these quote what they did not expect: a hash must not get into a log.
         kind = type(error).__name__
         raise UsersFault(f"{path} is not a users file ({kind}); put back a copy of it") from None

@@ -15,6 +15,7 @@ from waypost.cli import (
     dns,
     mailbox,
     queue,
+    relay,
     route,
     send,
     sendmail,
@@ -57,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
     delivering = (serve, send, sendmail, route, check, queue, mailbox, trace)
-    for module in (*delivering, dns, tls, user, configuration):
+    for module in (*delivering, relay, dns, tls, user, configuration):
         module.add_commands(verbs, common)
     return parser
 

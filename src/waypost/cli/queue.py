@@ -197,6 +197,7 @@ def entry_as_json(entry: Entry) -> dict[str, Any]:
         "local_ip": None if arrival.local_ip is None else str(arrival.local_ip),
         "helo": arrival.helo,
         "protocol": arrival.protocol,
+        "tls": arrival.tls,
         "listener": arrival.listener,
         "trusted": arrival.trusted,
         "login": arrival.login,
@@ -239,6 +240,7 @@ def say_entry(entry: Entry) -> None:
     say(
         f"  {local_time(message.accepted_at)}  received from {client} ({known})"
         f" as {printable(arrival.helo) or '-'}, {arrival.protocol} on {arrival.listener}"
+        + (f", {arrival.tls}" if arrival.tls else "")
     )
     if arrival.login is not None:
         say(f"  logged in as {printable(arrival.login)}")

@@ -17,6 +17,7 @@ from waypost.app import (
     make_own_addresses,
     make_smtp,
     make_table,
+    trusted_clients,
 )
 from waypost.cli.context import settings_of
 from waypost.cli.output import (
@@ -41,7 +42,6 @@ from waypost.mail.envelope import Arrival, QueuedRecipient, Recipient
 from waypost.mail.message import decoded_fields
 from waypost.mail.reply import Reply
 from waypost.net.interfaces import source_towards
-from waypost.net.networks import Networks
 from waypost.routing.table import ContentFacts, Routing
 
 
@@ -90,7 +90,7 @@ def _route(parsed: argparse.Namespace) -> int:
         local_ip=_local_ip(client),
         helo="",
         listener=parsed.listener or settings.listeners[0].name,
-        trusted=parsed.login is not None or client in Networks(settings.trusted),
+        trusted=parsed.login is not None or client in trusted_clients(settings),
         login=parsed.login,
     )
     who = "trusted" if arrival.trusted else "a stranger"
@@ -102,8 +102,8 @@ def _route(parsed: argparse.Namespace) -> int:
         steps.append({"step": step.format(*values), "because": because})
 
     content = None if parsed.message is None else _facts(parsed.message)
-    accounts = make_accounts(settings)
-    senders = Senders(settings.senders, own=own, accounts=lambda: accounts, table=lambda: table)
+    find = make_accounts(settings).find
+    senders = Senders(settings.senders, own=own, account_of=find, table=lambda: table)
     results, refusal = senders.judge(arrival, sender)
     for result in results:
         because = "policy.literal_sender" if result.method == LITERAL else "[[mailbox]] or user"

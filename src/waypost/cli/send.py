@@ -64,16 +64,26 @@ def _send(parsed: argparse.Namespace) -> int:
                 via = running_hub(settings)
             except HubUnreachable:
                 via = None
-        sender = _sender(parsed.sender, recipients, via, settings.hostname)
+        # Alone, each host is sent to by somebody it can see is there: a literal proves itself.
+        parts = [[recipient] for recipient in recipients] if via is None else [recipients]
+        senders = [_sender(parsed.sender, part, via, settings.hostname) for part in parts]
     except AddressError as error:
         complain(str(error))
         return EXIT_USAGE
     except ValueError as error:
         complain(str(error))
         return EXIT_USAGE
-    content = _compose(parsed, sender, recipients)
-    outcomes = submit(settings, content, sender, recipients, via)
-    return report(recipients, outcomes, as_json=parsed.json)
+    outcomes: dict[Address, Outcome] = {}
+    for sender in dict.fromkeys(senders):
+        theirs = [
+            recipient
+            for part, its in zip(parts, senders, strict=True)
+            for recipient in part
+            if its == sender
+        ]
+        content = _compose(parsed, sender, recipients)
+        outcomes.update(zip(theirs, submit(settings, content, sender, theirs, via), strict=True))
+    return report(recipients, [outcomes[to] for to in recipients], as_json=parsed.json)
 
 
 def report(recipients: list[Address], outcomes: list[Outcome], *, as_json: bool) -> int:

@@ -108,4 +108,5 @@ async def _deliver(
         for recipient, outcome in zip(group, results, strict=True):
             outcomes[recipient.number] = outcome
     await transport.close()
+    await transport.credentials.close()
     return [outcomes[recipient.number] for recipient in queued]

@@ -15,6 +15,7 @@ from waypost.cli.context import settings_of
 from waypost.cli.output import EXIT_NO, EXIT_USAGE, EXIT_YES, complain, say, say_json, table
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
+from waypost.durable import locked_directory
 from waypost.errors import HubUnreachable, WaypostError
 from waypost.routing.patterns import AddressGlob
 from waypost.smtp.auth import Secret
@@ -85,7 +86,7 @@ def _add(parsed: argparse.Namespace) -> int:
         complain(f"there is an account {parsed.name!r} already")
         return EXIT_NO
     account = _with_password(Account(parsed.name, senders=tuple(parsed.sender)), parsed)
-    _keep(settings, [*users, account])
+    _keep(settings, account.name, account)
     say(f"Account {parsed.name} was added.")
     return EXIT_YES
 
@@ -96,8 +97,7 @@ def _password(parsed: argparse.Namespace) -> int:
     account = _find(users, parsed.name)
     if account is None:
         return _unknown(settings, parsed.name)
-    changed = _with_password(account, parsed)
-    _keep(settings, [changed if user is account else user for user in users])
+    _keep(settings, account.name, _with_password(account, parsed))
     say(f"Account {account.name} has a new password.")
     return EXIT_YES
 
@@ -108,7 +108,7 @@ def _remove(parsed: argparse.Namespace) -> int:
     account = _find(users, parsed.name)
     if account is None:
         return _unknown(settings, parsed.name)
-    _keep(settings, [user for user in users if user is not account])
+    _keep(settings, account.name, None)
     say(f"Account {account.name} was removed.")
     return EXIT_YES
 
@@ -168,11 +168,11 @@ def _with_password(account: Account, parsed: argparse.Namespace) -> Account:
     from waypost.accounts.passwords import hash_password, scram_keys
 
     password = _asked_password(parsed)
-    return replace(
-        account,
-        password_hash=Secret(hash_password(password)),
-        scram=scram_keys(password) if parsed.scram else None,
-    )
+    try:
+        scram = scram_keys(password) if parsed.scram else None
+    except ValueError as error:
+        raise WaypostError(f"{error}; choose another, or leave out --scram") from None
+    return replace(account, password_hash=Secret(hash_password(password)), scram=scram)
 
 
 def _asked_password(parsed: argparse.Namespace) -> Secret:
@@ -184,17 +184,30 @@ def _asked_password(parsed: argparse.Namespace) -> Secret:
         text = getpass.getpass("Password: ")
         if getpass.getpass("Again: ") != text:
             raise WaypostError("the two differ; nothing was changed")
-    elif str(file) == "-":
-        text = sys.stdin.readline().rstrip("\r\n")
     else:
-        text = file.read_text("utf-8").partition("\n")[0].rstrip("\r")
+        octets = sys.stdin.buffer.readline() if str(file) == "-" else file.read_bytes()
+        try:
+            text = octets.partition(b"\n")[0].rstrip(b"\r").decode("utf-8")
+        except UnicodeDecodeError:
+            raise WaypostError("the password is not in UTF-8") from None
     if not 0 < len(text.encode()) <= MAX_NAME:
         raise WaypostError(f"a password has 1 to {MAX_NAME} octets")
     return Secret(text)
 
 
-def _keep(settings: Settings, users: list[Account]) -> None:
+def _keep(settings: Settings, name: str, account: Account | None) -> None:
+    """Put an account in the place of the one with its name, if there is any; None: remove that."""
+    path = settings.data_dir / USERS_FILE
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_users(settings.data_dir / USERS_FILE, users)
+    with locked_directory(settings.data_dir):
+        # Read again: somebody else may have changed another meanwhile.
+        users: dict[str, Account] = {}
+        for user in read_users(path):
+            users.setdefault(folded(user.name), user)
+        if account is None:
+            users.pop(folded(name), None)
+        else:
+            users[folded(name)] = account
+        write_users(path, users.values())
     with contextlib.suppress(HubUnreachable):  # it reads them when it starts
         ask_hub(settings.data_dir, "users")

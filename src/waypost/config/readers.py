@@ -72,6 +72,13 @@ def read_seconds(value: Any) -> float:
     return float(value)
 
 
+def read_delay(value: Any) -> float:
+    # Clients wait five minutes for a greeting, if they keep to RFC 5321 §4.5.3.2.1.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 60:
+        raise ValueError("expected seconds, 0 to 60")
+    return float(value)
+
+
 def choice_of(*words: str) -> Read:
     def read(value: Any) -> str:
         if value not in words:
@@ -175,6 +182,21 @@ def read_secret_file(value: Any) -> Secret:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     return Secret(read_text(text.partition("\n")[0].rstrip("\r")))
+
+
+def read_scope(value: Any) -> str:
+    """A scope token (RFC 6749 §3.3)."""
+    text = read_text(value)
+    if not text.isascii() or " " in text or '"' in text or "\\" in text:
+        raise ValueError(f"{text!r} is no scope: one entry for each, without blanks")
+    return text
+
+
+def read_tenant(value: Any) -> str:
+    text = read_text(value)
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.\-]*", text) is None:
+        raise ValueError("expected a tenant's id or domain: letters, digits, dots and -")
+    return text
 
 
 def read_password_hash(value: Any) -> Secret:

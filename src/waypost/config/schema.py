@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waypost.config.presets import PRESETS
 from waypost.config.readers import (
     Read,
     choice_of,
@@ -18,6 +19,7 @@ from waypost.config.readers import (
     read_any_text,
     read_bind,
     read_count,
+    read_delay,
     read_domain,
     read_flag,
     read_groups,
@@ -31,15 +33,19 @@ from waypost.config.readers import (
     read_password_hash,
     read_password_hash_file,
     read_port,
+    read_scope,
     read_seconds,
     read_secret,
     read_secret_file,
     read_server,
+    read_size_limit,
     read_target,
+    read_tenant,
     read_text,
 )
 from waypost.dns.resolver import SYSTEM
 from waypost.intake.senders import LiteralSender
+from waypost.oauth.settings import Grant
 from waypost.routing.patterns import AddressGlob
 
 
@@ -162,6 +168,15 @@ SECTIONS: tuple[Section, ...] = (
                 ' "private" is RFC 1918, unique-local and link-local IPv6.',
             ),
             Key(
+                "trust_gateway",
+                read_flag,
+                False,
+                "true or false",
+                "In a container, the default gateway is not trusted: clients from anywhere may"
+                " come under its address ([why](../how-to/behind-a-proxy.md#in-a-container))."
+                " true: it is a host of its own, as with macvlan.",
+            ),
+            Key(
                 "accept_from_strangers",
                 read_flag,
                 False,
@@ -202,7 +217,8 @@ SECTIONS: tuple[Section, ...] = (
                 choice_of("off", "starttls", "implicit"),
                 "starttls",
                 '"off", "starttls" or "implicit"',
-                "Whether TLS is not there, may be asked for (STARTTLS), or comes first.",
+                "Whether TLS is not there, may be asked for (STARTTLS), or comes first. Where it"
+                " may be asked for, a client that begins with it is served too.",
             ),
             Key(
                 "tls_profile",
@@ -227,6 +243,15 @@ SECTIONS: tuple[Section, ...] = (
                 "as networks.trusted",
                 "Trusted devices that insist on logging in: any name and password will do, and"
                 " make no difference.",
+            ),
+            Key(
+                "proxy_protocol",
+                read_networks,
+                (),
+                "as networks.trusted",
+                "[Proxies](../how-to/behind-a-proxy.md) that begin each connection with a PROXY"
+                " header, version 1 or 2. From them it is required; from others it is never"
+                " believed.",
             ),
         ),
         "Where mail comes in. Without any: `smtp` on port 2525, `submission` on port 2587 and"
@@ -391,6 +416,150 @@ SECTIONS: tuple[Section, ...] = (
                 "a file",
                 "The password, in a file that only the hub's user may read.",
             ),
+            Key(
+                "preset",
+                choice_of(*PRESETS),
+                None,
+                " or ".join(f'"{name}"' for name in PRESETS),
+                "A provider whose `host`, `tls`, `auth`, URLs and limits are known here; keys that"
+                " are given win. [How to](../how-to/forward-to-gmail-or-microsoft-365.md).",
+            ),
+            Key(
+                "auth",
+                choice_of("plain", "login", "xoauth2", "oauthbearer"),
+                None,
+                '"plain", "login", "xoauth2" or "oauthbearer"',
+                "How to log in. xoauth2 and oauthbearer: with an access token of OAuth2. Absent:"
+                " PLAIN or LOGIN, whichever the relay offers.",
+            ),
+            Key(
+                "grant",
+                choice_of(*Grant),
+                None,
+                " or ".join(f'"{grant}"' for grant in Grant),
+                "How access tokens are come by: a browser, a code typed on another device, the"
+                " program's own secret, or a key file.",
+            ),
+            Key("client_id", read_text, None, "a text", "What the provider calls this program."),
+            Key(
+                "client_secret",
+                read_secret,
+                None,
+                "a text",
+                "Its secret, if the provider gave one.",
+            ),
+            Key(
+                "client_secret_file",
+                read_secret_file,
+                None,
+                "a file",
+                "The same, in a file that only the hub's user may read.",
+            ),
+            Key(
+                "tenant",
+                read_tenant,
+                None,
+                "a tenant's id or domain",
+                "At Microsoft, whose accounts: stands for `{tenant}` in the URLs.",
+            ),
+            Key(
+                "token_url",
+                read_text,
+                None,
+                "a URL (https)",
+                "Where tokens are given and refreshed.",
+            ),
+            Key(
+                "authorization_url",
+                read_text,
+                None,
+                "a URL (https)",
+                'Where a browser is sent, with grant = "code".',
+            ),
+            Key(
+                "device_url",
+                read_text,
+                None,
+                "a URL (https)",
+                'Where codes to type are given, with grant = "device".',
+            ),
+            Key(
+                "redirect_url",
+                read_text,
+                None,
+                "http://127.0.0.1 or http://localhost, and a path",
+                "Where the browser comes back to, as registered at the provider; a port is added."
+                " Absent: http://127.0.0.1.",
+            ),
+            Key("scopes", list_of(read_scope), (), "list of texts", "What tokens are asked for."),
+            Key(
+                "key_file",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (JSON)",
+                "The key of a service account, as downloaded; only the hub's user may read it.",
+            ),
+            Key(
+                "token_ca",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (PEM)",
+                "Who may vouch for the servers behind these URLs. Absent: whom this system trusts.",
+            ),
+            Key(
+                "alarm",
+                read_target,
+                None,
+                "a target, as in a route",
+                "Who is told, once, when the login is lost, and when it is back. Absent: the"
+                " mailbox of postmaster here.",
+            ),
+            Key(
+                "rewrite_from",
+                read_address,
+                None,
+                "an address",
+                "[Who sends](../how-to/rewriting-for-a-relay.md), for a relay that takes mail of"
+                " its account only: the envelope's sender and From. Answers go to the device.",
+            ),
+            Key(
+                "max_message",
+                read_size_limit,
+                None,
+                'a size in octets, or as "25M"',
+                "Larger mail goes back to its sender (552 5.3.4). Absent: what the relay says.",
+            ),
+            Key(
+                "connections",
+                read_count,
+                None,
+                "a whole number",
+                "How many connections it gets at once. Absent: at most 20.",
+            ),
+            Key(
+                "messages_per_minute",
+                read_count,
+                None,
+                "a whole number",
+                "How many messages it gets in any minute; the rest waits. A message to several"
+                " recipients that it takes at once is one.",
+            ),
+            Key(
+                "messages_per_day",
+                read_count,
+                None,
+                "a whole number",
+                "How many messages it gets in any 24 hours, counted by the hour; restarts do not"
+                " begin anew.",
+            ),
+            Key(
+                "fallback",
+                read_text,
+                None,
+                "the name of another relay",
+                "Where mail goes while this relay cannot be reached, or makes it wait for more than"
+                " five minutes.",
+            ),
         ),
         "A host that takes mail for elsewhere, for the target `relay:NAME`.",
         is_named=True,
@@ -537,8 +706,45 @@ SECTIONS: tuple[Section, ...] = (
                 "recipients", read_count, 1_000, "a number", "Recipients of one message (RCPTMAX)."
             ),
             Key("connections", read_count, 12_000, "a number", "Sessions of one listener at once."),
+            Key(
+                "connections_per_client",
+                read_count,
+                50,
+                "a number",
+                "Sessions of one stranger at once. A stranger is an IPv4 address or an IPv6 /64,"
+                " also in the next three.",
+            ),
+            Key(
+                "connections_per_minute",
+                read_count,
+                300,
+                "a number",
+                "Connections of one stranger in a minute.",
+            ),
+            Key(
+                "messages_per_minute",
+                read_count,
+                300,
+                "a number",
+                "MAIL commands of one stranger in a minute.",
+            ),
+            Key(
+                "recipients_per_minute",
+                read_count,
+                1_000,
+                "a number",
+                "RCPT commands of one stranger in a minute, refused ones too.",
+            ),
+            Key(
+                "greet_delay_s",
+                read_delay,
+                2.0,
+                "seconds, at most 60; 0 for none",
+                "How long the first greeting of a stranger is held back on listeners with role"
+                ' "hub": who speaks before it is sent away.',
+            ),
         ),
-        "Limits.",
+        "Limits. Those by client are for strangers; trusted clients have none of their own.",
     ),
     Section(
         "retry",

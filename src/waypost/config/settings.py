@@ -14,7 +14,9 @@ from waypost.accounts.accounts import Account
 from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
+from waypost.config.presets import with_preset
 from waypost.config.readers import LABEL
+from waypost.config.relays import relay_faults, relay_of
 from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
 from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
@@ -22,13 +24,14 @@ from waypost.intake.acceptance import Limits
 from waypost.intake.senders import LiteralSender, SenderPolicy
 from waypost.intake.smtp_listener import ListenerSettings
 from waypost.mail.address import Domain, IPAddress
-from waypost.net.networks import Networks
+from waypost.net.gateways import masking_gateways
+from waypost.net.networks import WORDS, Networks, only_host
 from waypost.queue.retry import RetrySettings
 from waypost.routing.groups import GroupSettings
 from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
-from waypost.routing.targets import parse_target
+from waypost.routing.targets import Target, parse_target
 from waypost.tls.settings import TlsSettings
 
 ENVIRONMENT_PREFIX = "WAYPOST__"
@@ -52,6 +55,7 @@ class Settings:
     follow_interfaces: bool = True
     extra_own: tuple[IPAddress, ...] = ()
     trusted: tuple[str, ...] = ("loopback", "private")
+    masked: frozenset[IPAddress] = frozenset()  # gateways that strangers may hide behind
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     relays: tuple[Relay, ...] = ()
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
@@ -148,6 +152,9 @@ class _Reader:
                 if not isinstance(content, dict):
                     self._fault((name,), f"expected [{name}.NAME]")
                     continue
+                if name == "relay":
+                    known = frozenset(key.name for key in section.keys)
+                    content = {key: with_preset(entry, known) for key, entry in content.items()}
                 values[name] = [
                     {"name": key, **self._table(section, entry, (name, key))}
                     for key, entry in content.items()
@@ -216,6 +223,7 @@ class _Reader:
                 )
         self._check_logins(values)
         self._check_targets(values)
+        self._check_gateways(values["networks"])
         self._check_relays(values)
         self._check_domains(values)
         for index, listener in enumerate(values["listener"]):
@@ -226,6 +234,11 @@ class _Reader:
                 self._fault(
                     ("listener", index, "tls_profile"),
                     "old TLS is for the devices that need it: name their networks in networks",
+                )
+            if "any" in (listener["proxy_protocol"] or ()):
+                self._fault(
+                    ("listener", index, "proxy_protocol"),
+                    "then anybody could claim to be any client: name the proxies' addresses",
                 )
             if listener["role"] == "lmtp" and any(bind.endswith(":25") for bind in binds):
                 # RFC 2033 §5: a client that speaks SMTP there would lose mail.
@@ -239,6 +252,19 @@ class _Reader:
             self._fault(
                 ("retry", "give_up_after_s"), "gives up before the first retry (retry.first_s)"
             )
+
+    def _check_gateways(self, networks: dict[str, Any]) -> None:
+        masked = _masked(networks)
+        for word in networks["trusted"]:
+            if word not in WORDS and (host := only_host(word)) in masked:
+                self._fault(
+                    ("networks", "trusted"),
+                    f"{host} is this container's gateway, and clients from anywhere may come under"
+                    " its address: with it trusted the hub would be an open relay. Have clients"
+                    " come under their own addresses (host network, or a proxy named in a"
+                    " listener's proxy_protocol); if no client is masked so, say"
+                    " trust_gateway = true",
+                )
 
     def _check_logins(self, values: Values) -> None:
         for index, listener in enumerate(values["listener"]):
@@ -259,24 +285,41 @@ class _Reader:
 
     def _check_relays(self, values: Values) -> None:
         for relay in values["relay"]:
-            path: KeyPath = ("relay", relay["name"])
-            given = [name for name in ("password", "password_file") if relay[name] is not None]
-            if relay["username"] is None and given:
-                self._fault(path, f"{given[0]} needs a username")
-            elif relay["username"] is not None and len(given) != 1:
-                self._fault(path, "username needs either password or password_file")
-            elif relay["username"] is not None and relay["tls"] not in ("encrypt", "verify"):
-                self._fault(path, 'a login needs tls = "verify", or "encrypt" at the least')
+            for key, problem in relay_faults(relay):
+                path: KeyPath = ("relay", relay["name"])
+                self._fault((*path, key) if key else path, problem)
+        self._check_fallbacks(values)
+
+    def _check_fallbacks(self, values: Values) -> None:
+        """Each names a relay, and none leads back to where it began."""
+        fallbacks = {relay["name"]: relay["fallback"] for relay in values["relay"]}
+        for name, fallback in fallbacks.items():
+            path: KeyPath = ("relay", name, "fallback")
+            if fallback is not None and fallback not in fallbacks:
+                self._fault(path, f"there is no [relay.{fallback}]")
+            seen = {name}
+            while fallback is not None and fallback not in seen:
+                seen.add(fallback)
+                fallback = fallbacks.get(fallback)
+            if fallback == name:
+                self._fault(path, f"mail would go round: {name} is a fallback of its own fallback")
 
     def _check_targets(self, values: Values) -> None:
         for section in ("relay", "list"):
             known = [entry["name"] for entry in values[section]]
-            for index, route in enumerate(values["route"]):
-                for target in map(parse_target, route["to"] or ()):
-                    if target.kind == section and target.argument not in known:
-                        self._fault(
-                            ("route", index, "to"), f"there is no [{section}.{target.argument}]"
-                        )
+            named: list[tuple[KeyPath, Target]] = [
+                (("route", index, "to"), target)
+                for index, route in enumerate(values["route"])
+                for target in map(parse_target, route["to"] or ())
+            ]
+            named += [
+                (("relay", relay["name"], "alarm"), parse_target(relay["alarm"]))
+                for relay in values["relay"]
+                if relay["alarm"] is not None
+            ]
+            for path, target in named:
+                if target.kind == section and target.argument not in known:
+                    self._fault(path, f"there is no [{section}.{target.argument}]")
             for name in known:
                 if LABEL.fullmatch(name) is None:
                     self._fault((section, name), "a name has at most 48 letters, digits, - and _")
@@ -377,6 +420,7 @@ def _compose(
         follow_interfaces="auto" in addresses["own"],
         extra_own=extra_own,
         trusted=networks["trusted"],
+        masked=_masked(networks),
         routing=RoutingSettings(
             hostname=hostname,
             domains=domains,
@@ -407,19 +451,12 @@ def _compose(
             ),
             lists=tuple((id_of(entry.name, entry.scope), entry.name) for entry in lists),
         ),
-        relays=tuple(
-            Relay(
-                *(relay["name"], relay["host"], relay["port"], relay["tls"], relay["ca"]),
-                relay["username"],
-                relay["password"] or relay["password_file"],
-            )
-            for relay in values["relay"]
-        ),
+        relays=tuple(relay_of(relay) for relay in values["relay"]),
         listeners=tuple(
             ListenerSettings(
                 *(listener["name"], listener["bind"], listener["role"], listener["networks"]),
                 *(listener["tls"], listener["tls_profile"]),
-                *(listener["login_in_clear"], listener["any_login"]),
+                *(listener["login_in_clear"], listener["any_login"], listener["proxy_protocol"]),
             )
             for listener in values["listener"]
         )
@@ -458,6 +495,10 @@ def _compose(
         log_as_json=values["log"]["format"] == "json",
         source=config,
     )
+
+
+def _masked(networks: dict[str, Any]) -> frozenset[IPAddress]:
+    return frozenset() if networks["trust_gateway"] else masking_gateways()
 
 
 def _scope(entry: dict[str, Any]) -> str:

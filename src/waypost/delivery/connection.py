@@ -117,7 +117,8 @@ class SmtpConnection(asyncio.Protocol):
         try:
             self.session.receive(data)
         except PeerOutOfStep as error:
-            self._break(f"the peer is out of step: {error}")
+            # It may get into a report, and what other services say is none of a sender's business.
+            self._break(f"the peer is out of step: {error.reason}")
             return
         self._flush()
         self._wake()
@@ -151,6 +152,12 @@ class SmtpConnection(asyncio.Protocol):
         return self._broken is not None or (
             self._transport is not None and self._transport.is_closing()
         )
+
+    @property
+    def encryption(self) -> str | None:
+        """What was negotiated, as "TLSv1.3 TLS_AES_256_GCM_SHA384"; None: clear."""
+        found = None if self._transport is None else self._transport.get_extra_info("cipher")
+        return None if found is None else f"{found[1]} {found[0]}"
 
     async def greet(self) -> Reply | None:
         """Wait for the peer's greeting; its refusal, or None: transactions may start.

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from waypost.delivery.connection import NotCanonical, SmtpConnection, TlsFailed, TlsFirst
+from waypost.delivery.credentials import Credentials
+from waypost.delivery.rewriting import outgoing
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
-from waypost.mail.address import Domain, IPAddress
+from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop, Outcome, OutcomeKind, QueuedRecipient
+from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, connect, connect_unix, origin_of
 from waypost.net.interfaces import OwnAddresses
 from waypost.routing.groups import DomainGroups
 from waypost.routing.hops import Host, Relay, hosts_direct, hosts_of_relay, hosts_to
 from waypost.routing.targets import Target, parse_next_hop
-from waypost.smtp.auth import Login
 from waypost.smtp.client import ClientSession, TlsNeed, Transaction
 from waypost.tls.contexts import client_context
 
@@ -86,13 +88,19 @@ class SmtpTransport:
     """The transport of ``smtp:``, ``lmtp:``, ``relay:`` and ``direct`` targets."""
 
     def __init__(
-        self, gate: Gate, own: OwnAddresses, resolver: Resolver, settings: SmtpSettings
+        self,
+        gate: Gate,
+        own: OwnAddresses,
+        resolver: Resolver,
+        settings: SmtpSettings,
+        credentials: Credentials,
     ) -> None:
         """`resolver` and `settings` may be replaced while running (reload)."""
         self._gate = gate
         self._own = own
         self.resolver = resolver
         self.settings = settings
+        self.credentials = credentials
         self._idle: dict[_PoolKey, list[SmtpConnection]] = {}
         self._connections: set[SmtpConnection] = set()
         self._watch: asyncio.TimerHandle | None = None  # None: there is no connection
@@ -111,8 +119,11 @@ class SmtpTransport:
 
     async def deliver(self, job: DeliveryJob) -> list[Outcome]:
         """See Transport. Raises TemporaryError or PermanentError for the job as a whole."""
-        hosts = await self._hosts(job)
         way = self._way(job)
+        if way.relay is not None:
+            await self.credentials.login(way.relay)  # no host is asked while it is lost
+        hosts = await self._hosts(job)
+        may_log_in_again = True
         trouble: Exception | None = None
         refusal: tuple[Hop, Reply] | None = None
         for host in hosts:
@@ -148,6 +159,10 @@ class SmtpTransport:
                     continue
                 # RFC 5321 §5.1: another address or host of the domain may be in a better mood.
                 connection.quit()
+                if may_log_in_again and await self._has_another_login(connection, way):
+                    may_log_in_again = False
+                    hops.insert(0, hop)
+                    continue
                 if refusal is None or reply.is_transient:
                     refusal = (hop, reply)
         if refusal is not None and (trouble is None or refusal[1].is_transient):
@@ -213,7 +228,8 @@ class SmtpTransport:
         return self.settings.groups.name_of(local_ip, self.settings.hostname)
 
     def _way(self, job: DeliveryJob) -> _Way:
-        sources = self.settings.groups.sources_of(job.message.envelope.reverse_path)
+        sender = job.message.envelope.reverse_path
+        sources = self.settings.groups.sources_of(sender) or self._own_literal(sender)
         relay = self.settings.relays.get(job.target.argument)
         return _Way(
             self._origin(job),
@@ -221,6 +237,13 @@ class SmtpTransport:
             job.target.kind == "lmtp",
             relay if job.target.kind == "relay" else None,
         )
+
+    def _own_literal(self, sender: Address | None) -> Sequence[IPAddress]:
+        """An address of this host that a sender names: leaving by it proves the sender."""
+        if sender is None or not isinstance(sender.domain, AddressLiteral):
+            return ()
+        ip = sender.domain.ip
+        return (ip,) if ip in self._own and not ip.is_loopback else ()
 
     def _origin(self, job: DeliveryJob) -> Origin:
         if job.target.kind != "direct":
@@ -244,7 +267,17 @@ class SmtpTransport:
             idle = self._idle_connection((hop, way))
             if idle is not None:
                 return hop, idle, False
+        self._make_room(way)
         return *await self._open(hops, way), True
+
+    def _make_room(self, way: _Way) -> None:
+        """A relay that counts its connections has none that idle beside a new one."""
+        if way.relay is None or way.relay.pace.connections is None:
+            return
+        for (_, other), idle in self._idle.items():
+            if other.relay is not None and other.relay.name == way.relay.name:
+                while idle:
+                    idle.pop().quit()
 
     async def _carry(
         self, hop: Hop, connection: SmtpConnection, way: _Way, job: DeliveryJob
@@ -260,8 +293,16 @@ class SmtpTransport:
             waiting = job.recipients[len(outcomes) :]
             batch = waiting[: connection.session.max_recipients or len(waiting)]
             is_stale = False
+            made = await outgoing(
+                job, way.relay, connection.session.extensions, self.settings.hostname
+            )
+            if made.refusal is not None:
+                self._keep((hop, way), connection)
+                refused = Outcome.of(made.refusal, success=success)
+                return outcomes + [refused] * len(waiting)
+            message = made.message
             try:
-                replies = await connection.transact(_transaction(job, batch), job.message)
+                replies = await connection.transact(_transaction(message, batch), message)
             except NotCanonical:
                 return [Outcome.of(_MAY_NOT_LEAVE, success=success)] * len(job.recipients)
             except PeerUnreachable:
@@ -279,7 +320,13 @@ class SmtpTransport:
             if not is_stale:
                 peer_reports = connection.session.reports_deliveries
                 outcomes += [
-                    Outcome.of(reply, success=success, hop=hop, peer_reports=peer_reports)
+                    Outcome.of(
+                        reply,
+                        success=success,
+                        hop=hop,
+                        peer_reports=peer_reports,
+                        changes=made.changes,
+                    )
                     for reply in replies
                 ]
                 self._keep((hop, way), connection)
@@ -326,26 +373,31 @@ class SmtpTransport:
         self, hop: Hop, connected: socket.socket, helo: str, way: _Way
     ) -> SmtpConnection:
         relay = way.relay
-        need = _TLS_NEEDS["none" if relay is None else relay.tls]
+        need = TlsNeed.NONE if relay is None else tls_need(relay)
         if self._without_tls.get(hop, 0.0) > time.monotonic() and _may_do_without(way):
             need = TlsNeed.NONE
         if relay is None or need is TlsNeed.NONE:
             return await SmtpConnection.open(connected, ClientSession(helo, is_lmtp=way.is_lmtp))
+        # Never where the peer could do without TLS, whatever let such settings through.
+        is_safe = need is TlsNeed.REQUIRED
         try:
             context = await self._context(relay)
+            login = await self.credentials.login(relay) if is_safe else None
         except BaseException:
             connected.close()
             raise
         tls = TlsFirst(context, hop.host.strip("[]").removeprefix("IPv6:"))
-        login: Login | None = None
-        # Never where the peer could do without TLS, whatever let such settings through.
-        is_safe = need is TlsNeed.REQUIRED
-        if is_safe and relay.username is not None and relay.password is not None:
-            login = Login(relay.username, relay.password)
         if relay.port == SUBMISSIONS_PORT:
             session = ClientSession(helo, login=login)
             return await SmtpConnection.open(connected, session, tls, is_tls_first=True)
         return await SmtpConnection.open(connected, ClientSession(helo, tls=need, login=login), tls)
+
+    async def _has_another_login(self, connection: SmtpConnection, way: _Way) -> bool:
+        """True when the host refused a token, and there is another one now."""
+        session = connection.session
+        if way.relay is None or not session.is_login_refused:
+            return False
+        return await self.credentials.another_than(way.relay, session.login)
 
     async def _context(self, relay: Relay) -> ssl.SSLContext:
         """A relay's context, made anew now and then, as certificates of authorities change."""
@@ -461,6 +513,11 @@ def _fitting(host: Host, way: _Way) -> Sequence[Hop]:
     return fitting or host.hops
 
 
+def tls_need(relay: Relay) -> TlsNeed:
+    """What a relay's `tls` asks of a session that begins in clear."""
+    return _TLS_NEEDS[relay.tls]
+
+
 def _may_do_without(way: _Way) -> bool:
     return way.relay is not None and way.relay.tls == "opportunistic"
 
@@ -469,8 +526,7 @@ def _success(way: _Way) -> OutcomeKind:
     return OutcomeKind.DELIVERED if way.is_lmtp else OutcomeKind.RELAYED
 
 
-def _transaction(job: DeliveryJob, batch: Sequence[QueuedRecipient]) -> Transaction:
-    message = job.message
+def _transaction(message: QueuedMessage, batch: Sequence[QueuedRecipient]) -> Transaction:
     return Transaction(
         envelope=message.envelope,
         recipients=[queued.recipient for queued in batch],

@@ -1,7 +1,8 @@
 """Leases due mail, hands it to transports by destination, and settles what became of it.
 
 Each destination has a window of jobs under way that grows with success and shrinks with trouble,
-and is left alone for a while when its host cannot be reached. What a transport raises becomes a
+and is left alone for a while when its host cannot be reached. A relay has a pace besides: mail it
+cannot take soon goes back to the store, or by another relay. What a transport raises becomes a
 reply here (and in intake/acceptance, nowhere else); what nobody expected is temporary.
 """
 
@@ -11,15 +12,23 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from waypost.delivery.pace import FALLBACK_S, Pace, Paces
 from waypost.delivery.transport import DeliveryJob, Transport, deferred, reply_to
 from waypost.delivery.unknown import UnknownTransport
 from waypost.dispatch.reports import Reporter
+from waypost.dns.resolver import ResolverUnavailable
 from waypost.errors import NoWay, PeerUnreachable, PermanentError, TemporaryError
+from waypost.http.client import HttpFailed
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient, QueueId
 from waypost.mail.message import QueuedMessage
+from waypost.mail.outgoing import SIGNATURE_BROKEN
 from waypost.mail.reply import Reply
+from waypost.oauth.keeper import LoginLost
+from waypost.oauth.messages import TokenTrouble
 from waypost.observe import Log
 from waypost.queue.retry import RetrySettings, is_warning_due, next_attempt_at
 from waypost.queue.store import QueueStore, Result, Settlement
@@ -34,6 +43,8 @@ DOWN_S = 30.0
 # When all places are taken, mail that waits for a host from which nothing has come back for this
 # long is put off, so that mail for others has its turn.
 STALL_S = 5.0
+# What a relay can take within this time waits here; the rest waits in the store.
+HOLD_S = 5.0
 # A settlement the store could not take is offered again after this long.
 SETTLE_AGAIN_S = 1.0
 
@@ -50,21 +61,36 @@ class _Destination:
         "down_reply",
         "down_until",
         "key",
+        "pace",
         "running",
         "transport",
         "waiting",
+        "wake",
         "window",
     )
 
-    def __init__(self, key: str, transport: Transport) -> None:
+    def __init__(self, key: str, transport: Transport, pace: Pace | None) -> None:
         self.key = key
         self.transport = transport
+        self.pace = pace  # None: mail goes as it comes
+        self.wake: asyncio.TimerHandle | None = None  # None: nothing waits for its minute
         self.waiting: deque[DeliveryJob] = deque()
         self.running = 0
-        self.window = min(FIRST_WINDOW, transport.window())
+        self.window = min(FIRST_WINDOW, self.limit)
         self.answered_at = time.monotonic()  # when an attempt has ended last, or its creation
         self.down_until = 0.0  # monotonic
         self.down_reply: Reply | None = None  # None: not known to be down
+
+    @property
+    def limit(self) -> int:
+        """How large the window may become."""
+        limit = None if self.pace is None else self.pace.settings.connections
+        return min(self.transport.window(), limit or MAX_ACTIVE)
+
+    @property
+    def is_down(self) -> bool:
+        """True while its mail is deferred unasked."""
+        return self.down_reply is not None and time.monotonic() < self.down_until
 
 
 class Dispatcher:
@@ -76,6 +102,7 @@ class Dispatcher:
         transports: Mapping[str, Transport],
         reporter: Reporter,
         retry: Callable[[], RetrySettings],
+        paces: Paces,
         log: Log,
     ) -> None:
         """`transports` is keyed by the kind of target."""
@@ -84,6 +111,7 @@ class Dispatcher:
         self._unknown = UnknownTransport()
         self._reporter = reporter
         self._retry = retry
+        self._paces = paces
         self._log = log
         self._destinations: dict[str, _Destination] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,7 +156,7 @@ class Dispatcher:
         """Make room: what waits for hosts that keep us waiting goes back to the store."""
         before = time.monotonic() - STALL_S
         for destination in list(self._destinations.values()):
-            if destination.answered_at < before:
+            if destination.answered_at < before and destination.wake is None:
                 waiting, destination.waiting = destination.waiting, deque()
                 for job in waiting:
                     await self._settle(job, [_outcome(_STALLED)] * len(job.recipients))
@@ -137,6 +165,7 @@ class Dispatcher:
         """An operator says: try all destinations again."""
         for destination in self._destinations.values():
             destination.down_until = 0.0
+        self._paces.forget_waits()
 
     @property
     def active(self) -> int:
@@ -161,19 +190,93 @@ class Dispatcher:
         queue_id = message.queue_id
         self._jobs_left[queue_id] = self._jobs_left.get(queue_id, 0) + len(groups)
         for key, (transport, target, recipients) in groups.items():
-            destination = self._destinations.get(key)
-            if destination is None:
-                destination = self._destinations[key] = _Destination(key, transport)
-            destination.waiting.append(DeliveryJob(message, recipients, target))
-            self._pump(destination)
+            job = DeliveryJob(message, recipients, target)
+            self._place(job, self._destination(key, transport, target))
+
+    def _destination(self, key: str, transport: Transport, target: Target) -> _Destination:
+        destination = self._destinations.get(key)
+        if destination is None:
+            pace = self._paces.of(target)
+            destination = self._destinations[key] = _Destination(key, transport, pace)
+        return destination
+
+    def _place(self, job: DeliveryJob, destination: _Destination) -> None:
+        """Let a job wait for its turn: here, by another relay, or in the store."""
+        pace = destination.pace
+        if pace is not None:
+            if not self._can_take(destination) and self._by_fallback(job, pace):
+                return
+            # One that comes back from the store has had its place in the queue.
+            is_new = all(recipient.next_attempt_at is None for recipient in job.recipients)
+            delay_s = pace.delay_s(len(destination.waiting), is_new=is_new)
+            if delay_s > HOLD_S:
+                pace.book(delay_s)
+                self._start(self._put_off(job, pace.why(), delay_s))
+                return
+        destination.waiting.append(job)
+        self._pump(destination)
+
+    def _can_take(self, destination: _Destination) -> bool:
+        pace = destination.pace
+        return not destination.is_down and (
+            pace is None or pace.delay_s(len(destination.waiting), is_new=True) <= FALLBACK_S
+        )
+
+    def _by_fallback(self, job: DeliveryJob, pace: Pace) -> bool:
+        """Hand the job to the next relay that can take it; False: there is none."""
+        name = pace.fallback
+        while name is not None:
+            target = Target("relay", name)
+            transport = self._transports[target.kind]
+            destination = self._destination(str(target), transport, target)
+            if destination.pace is None:
+                return False  # the configuration was changed meanwhile
+            if self._can_take(destination):
+                self._place(replace(job, target=target), destination)
+                return True
+            name = destination.pace.fallback
+        return False
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _pump(self, destination: _Destination) -> None:
-        while destination.waiting and destination.running < destination.window:
+        while destination.running < destination.window:
+            first = self._next(destination)
+            if first is None:
+                return
             destination.running += 1
-            first = destination.waiting.popleft()
-            task = asyncio.get_running_loop().create_task(self._work(destination, first))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._work(destination, first))
+
+    def _next(self, destination: _Destination) -> DeliveryJob | None:
+        """The job whose turn it is; None: there is none, or it has to wait."""
+        if not destination.waiting:
+            return None
+        pace = destination.pace
+        if pace is not None and not destination.is_down:
+            delay_s = pace.delay_s()
+            if delay_s > HOLD_S:
+                waiting, destination.waiting = destination.waiting, deque()
+                for job in waiting:
+                    self._place(job, destination)
+                return None
+            if delay_s > 0:
+                if destination.wake is None:
+                    loop = asyncio.get_running_loop()
+                    destination.wake = loop.call_later(delay_s, self._awake, destination)
+                return None
+            pace.take()
+        return destination.waiting.popleft()
+
+    def _awake(self, destination: _Destination) -> None:
+        destination.wake = None
+        self._pump(destination)
+
+    async def _put_off(self, job: DeliveryJob, why: Reply, delay_s: float) -> None:
+        """Back to the store, where it waits without having failed."""
+        await self._settle(job, [_outcome(why)] * len(job.recipients), time.time() + delay_s)
 
     async def _work(self, destination: _Destination, first: DeliveryJob) -> None:
         """Carry the destination's jobs one after the other until none waits."""
@@ -181,10 +284,11 @@ class Dispatcher:
         while job is not None:
             outcomes = await self._attempt(destination, job)
             destination.answered_at = time.monotonic()
-            await self._settle(job, outcomes)
+            if outcomes is not None:
+                await self._settle(job, outcomes)
             job = None
-            if destination.waiting and destination.running <= destination.window:
-                job = destination.waiting.popleft()
+            if destination.running <= min(destination.window, destination.limit):
+                job = self._next(destination)
         destination.running -= 1
         if not destination.running and not destination.waiting:
             rest_s = destination.down_until - time.monotonic()
@@ -197,9 +301,16 @@ class Dispatcher:
         if not destination.running and not destination.waiting:
             self._destinations.pop(destination.key, None)
 
-    async def _attempt(self, destination: _Destination, job: DeliveryJob) -> list[Outcome]:
-        if destination.down_reply is not None and time.monotonic() < destination.down_until:
+    async def _attempt(self, destination: _Destination, job: DeliveryJob) -> list[Outcome] | None:
+        """Try once; None: the job has gone to another relay instead."""
+        pace = destination.pace
+        if destination.is_down:
+            if pace is not None and self._by_fallback(job, pace):
+                return None
+            assert destination.down_reply is not None
             return [_outcome(destination.down_reply)] * len(job.recipients)
+        is_elsewhere_possible = False  # nobody can have the message yet
+        is_ours_to_mend = False
         try:
             outcomes = await destination.transport.deliver(job)
             if len(outcomes) != len(job.recipients):
@@ -207,6 +318,7 @@ class Dispatcher:
         except PeerUnreachable as error:
             reply = reply_to(error)
             destination.window = max(1, destination.window // 2)
+            is_elsewhere_possible = not error.has_sent_content
             if error.never_connected:
                 destination.down_reply = reply
                 # Never so long that a retry of the schedule would be answered unasked.
@@ -214,6 +326,10 @@ class Dispatcher:
                 destination.down_until = time.monotonic() + rest_s
         except (TemporaryError, NoWay) as error:
             reply = reply_to(error)
+            is_ours_to_mend = isinstance(error, LoginLost)
+            is_elsewhere_possible = isinstance(
+                error, ResolverUnavailable | NoWay | LoginLost | TokenTrouble | HttpFailed
+            )
         except PermanentError as error:
             # The reason is for the operator: a DSN must not tell what the inside looks like.
             self._log.event("forbidden", id=job.message.queue_id, to=destination.key, why=error)
@@ -222,18 +338,50 @@ class Dispatcher:
             self._log.event("bug", id=job.message.queue_id, to=destination.key, why=repr(error))
             reply = _SILENT_FAILURE
         else:
-            if destination.window < destination.transport.window():
-                destination.window += 1
-                self._pump(destination)
             destination.down_reply = None
+            if pace is not None:
+                return self._paced(destination, pace, job, outcomes)
+            self._widen(destination)
             return outcomes
-        return [_outcome(reply)] * len(job.recipients)
+        if pace is not None:
+            if is_elsewhere_possible:
+                pace.give_back()
+                if self._by_fallback(job, pace):
+                    return None
+        outcome = _outcome(reply)._replace(is_ours_to_mend=is_ours_to_mend)
+        return [outcome] * len(job.recipients)
 
-    async def _settle(self, job: DeliveryJob, outcomes: Sequence[Outcome]) -> None:
+    def _widen(self, destination: _Destination) -> None:
+        if destination.window < destination.limit:
+            destination.window += 1
+            self._pump(destination)
+
+    def _paced(
+        self, destination: _Destination, pace: Pace, job: DeliveryJob, outcomes: list[Outcome]
+    ) -> list[Outcome] | None:
+        """What a relay's replies come to; None: the job has gone to another relay instead."""
+        retry = self._retry()
+        judged, begins_to_wait = pace.judged(outcomes, first_s=retry.first_s, longest_s=retry.max_s)
+        if begins_to_wait:
+            wait_s = round(pace.wait_s, 1)
+            self._log.event("relay-waits", relay=pace.name, seconds=wait_s, why=pace.reason)
+        if pace.reason is None:
+            self._widen(destination)
+            return judged
+        destination.window = 1
+        nobody_has_it = all(outcome.kind is OutcomeKind.DEFERRED for outcome in judged)
+        if nobody_has_it and not self._can_take(destination) and self._by_fallback(job, pace):
+            return None
+        return judged
+
+    async def _settle(
+        self, job: DeliveryJob, outcomes: Sequence[Outcome], not_before: float | None = None
+    ) -> None:
+        """`not_before`: nobody was asked, and this is when (UTC epoch seconds); None: somebody."""
         message = job.message
         now = time.time()
         results = [
-            self._result(message, recipient, outcome, now)
+            self._result(message, recipient, outcome, now, not_before)
             for recipient, outcome in zip(job.recipients, outcomes, strict=True)
         ]
         reports: Sequence[QueuedMessage] = ()
@@ -244,6 +392,19 @@ class Dispatcher:
                 self._log.event("bug", id=message.queue_id, task="report", why=repr(error))
         self._offer(Settlement(message, results, now, [*job.spawned, *reports]))
         for result in results:
+            if not_before is not None and result.next_attempt_at is not None:
+                self._log.event(
+                    "put-off",
+                    id=message.queue_id,
+                    to=result.recipient.recipient.forward_path,
+                    target=result.recipient.target,
+                    seconds=round(result.next_attempt_at - now, 1),
+                    why=result.outcome.reply,
+                )
+                continue
+            changes = result.outcome.changes
+            if SIGNATURE_BROKEN in changes:
+                self._log.event("signature-broken", id=message.queue_id, target=job.target)
             self._log.event(
                 "attempt",
                 id=message.queue_id,
@@ -253,23 +414,35 @@ class Dispatcher:
                 hop=result.outcome.hop,
                 reply=result.outcome.reply,
                 delay=round(now - message.accepted_at, 3),
+                via=None if str(job.target) == result.recipient.target else job.target,
+                changes=" ".join(changes) or None,
             )
 
     def _result(
-        self, message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome, now: float
+        self,
+        message: QueuedMessage,
+        recipient: QueuedRecipient,
+        outcome: Outcome,
+        now: float,
+        not_before: float | None,
     ) -> Result:
         if outcome.kind is not OutcomeKind.DEFERRED:
             return Result(recipient, outcome)
         retry = self._retry()
-        attempts = recipient.attempts + 1
-        at = next_attempt_at(attempts, now, message.accepted_at, retry, random.random())
+        is_attempt = not_before is None
+        attempts = recipient.attempts + is_attempt
+        at = next_attempt_at(max(attempts, 1), now, message.accepted_at, retry, random.random())
+        if at is None and outcome.is_ours_to_mend:
+            at = now + retry.max_s  # it is not for the sender to suffer
         if at is None:
             reply = outcome.reply
             text = f"{reply.text}\n(given up after {attempts} attempts)"
             late = Reply(reply.code, text, reply.status or (4, 7))
             return Result(recipient, Outcome(OutcomeKind.FAILED, late, outcome.hop))
+        if not_before is not None:
+            at = min(not_before, message.accepted_at + retry.give_up_after_s)
         warned = is_warning_due(now, message.accepted_at, recipient.warned, retry)
-        return Result(recipient, outcome, at, warned)
+        return Result(recipient, outcome, at, warned, is_attempt)
 
     def _offer(self, settlement: Settlement) -> None:
         """Record an attempt; when the store cannot, again and again until it can."""

@@ -24,6 +24,7 @@ import dns.message
 import dns.name
 import dns.nameserver
 import dns.rcode
+import dns.rdatatype
 import dns.reversename
 
 from waypost.dns.resolver import (
@@ -180,7 +181,7 @@ class CachingResolver:
             True,
             _plain(found.canonical_name),
             bool(found.response.flags & dns.flags.AD),
-            _expiry(found.chaining_result.minimum_ttl, is_negative=not records),
+            _expiry_of(found.response, is_negative=not records),
         )
 
     async def _resolve(
@@ -288,8 +289,15 @@ def _no_such_name(response: Any) -> Answer[Any]:
         False,
         _plain(chain.canonical_name),
         bool(response.flags & dns.flags.AD),
-        _expiry(chain.minimum_ttl, is_negative=True),
+        _expiry_of(response, is_negative=True),
     )
+
+
+def _expiry_of(response: Any, *, is_negative: bool) -> float:
+    if is_negative and all(rrset.rdtype != dns.rdatatype.SOA for rrset in response.authority):
+        # RFC 2308 §5: nothing says how long it will hold that nothing is there.
+        return _expiry(MIN_TTL_S, is_negative=True)
+    return _expiry(response.resolve_chaining().minimum_ttl, is_negative=is_negative)
 
 
 def _nothing(name: str) -> Answer[Any]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-from waypost.errors import QueueFull, StoreLost, TemporaryError
+from waypost.errors import AddressError, QueueFull, StoreLost, TemporaryError
 from waypost.intake.senders import Senders
 from waypost.mail import reply as replies
-from waypost.mail.address import Address, ip_text
+from waypost.mail.address import Address, AddressLiteral, ip_text, parse_literal
 from waypost.mail.authentication import AuthResult, results_field, results_text
 from waypost.mail.envelope import (
     Arrival,
@@ -56,6 +56,12 @@ class Limits:
     message_bytes: int = 52_428_800
     recipients: int = 1_000
     connections: int = 12_000
+    # Of strangers, by address.
+    connections_per_client: int = 50
+    connections_per_minute: int = 300
+    messages_per_minute: int = 300
+    recipients_per_minute: int = 1_000
+    greet_delay_s: float = 2.0
 
 
 class _Taken(NamedTuple):
@@ -191,7 +197,7 @@ class Acceptance:
         transaction.queue_id = self._store.next_id()
         transaction.writer = self._spool.create(transaction.queue_id, on_drained)
         transaction.filter = HeaderFilter(
-            self._name_on(transaction.arrival), without_bcc=transaction.is_submission
+            partial(self._is_our_name, transaction.arrival), without_bcc=transaction.is_submission
         )
         return replies.START_CONTENT
 
@@ -286,9 +292,10 @@ class Acceptance:
     ) -> QueuedMessage:
         now = time.time()
         arrival = transaction.arrival
-        authors = self._senders.judge_authors(arrival, head)
-        results = results_text([*transaction.results, *authors])
-        added = results_field(self._name_on(arrival), results)
+        results = [*transaction.results, *self._senders.judge_authors(arrival, head)]
+        added = results_field(
+            self._name_on(arrival), results, smtputf8=transaction.envelope.smtputf8
+        )
         if transaction.is_submission:
             added += missing_fields(
                 head,
@@ -322,8 +329,20 @@ class Acceptance:
             is_eight_bit=writer.is_eight_bit,
             reports_allowed=transaction.reports_allowed,
             recipients=tuple(queued),
-            auth_results=results,
+            auth_results=results_text(results),
         )
+
+    def _is_our_name(self, arrival: Arrival, authserv_id: str) -> bool:
+        """True for whatever this hub calls itself in Authentication-Results, to any client."""
+        if authserv_id.lower() in ("localhost", (self.hostname or "").lower()):
+            return True
+        try:
+            literal = parse_literal(authserv_id)
+        except AddressError:
+            return False
+        if not isinstance(literal, AddressLiteral):
+            return False
+        return literal.ip == arrival.local_ip or literal.ip in self._own
 
     def _name_on(self, arrival: Arrival) -> str:
         """What the hub calls itself to this client."""

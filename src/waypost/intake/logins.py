@@ -21,7 +21,7 @@ from waypost.mail.reply import Reply
 from waypost.net.networks import site_of
 from waypost.observe import Log
 from waypost.smtp.auth import Secret
-from waypost.smtp.sasl import Claim, PasswordClaim, ProofClaim, TokenClaim
+from waypost.smtp.sasl import Claim, PasswordClaim, ProofClaim, ScramKeys, TokenClaim
 from waypost.smtp.server import LoginOffer
 
 CHECKS_AT_ONCE = 2
@@ -74,7 +74,7 @@ class Logins:
             mechanisms = ("SCRAM-SHA-256", *mechanisms)
         if self.verifier is not None:
             mechanisms += ("OAUTHBEARER", "XOAUTH2")
-        return LoginOffer(mechanisms, self.accounts.keys_of, needs_tls) if mechanisms else None
+        return LoginOffer(mechanisms, self._keys_of, needs_tls) if mechanisms else None
 
     def judge(self, client: IPAddress, listener: str, claim: Claim, answer: Answer) -> None:
         """Judge a claim; `answer` is called once, at once or later."""
@@ -104,8 +104,20 @@ class Logins:
             verifying.add_done_callback(self._verifying.discard)
             verifying.add_done_callback(partial(self._done, judged, answer))
 
+    def account_of(self, login: str) -> Account | None:
+        """The account that somebody is logged in with; None: it was removed since."""
+        account = self.accounts.find(login)
+        if account is not None and folded(account.name) == folded(login):
+            return account
+        # Some only the verifier knows.
+        return None if self.verifier is None else Account(login)
+
+    def _keys_of(self, name: str) -> ScramKeys:
+        # A session may outlive a password: asked are the accounts there are now.
+        return self.accounts.keys_of(name)
+
     def close(self) -> None:
-        """Check no more."""
+        """Check no more; for when all sessions have ended."""
         for task in self._verifying:
             task.cancel()
         self._checkers.shutdown(wait=False, cancel_futures=True)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from waypost.accounts.accounts import Accounts
+from waypost.accounts.accounts import Account
 from waypost.mail import reply as replies
 from waypost.mail.address import Address, AddressLiteral
 from waypost.mail.authentication import LITERAL, AuthResult
 from waypost.mail.envelope import Arrival
-from waypost.mail.message import header_fields, header_section
+from waypost.mail.message import header_section
 from waypost.mail.reply import Reply
-from waypost.mail.submission import header_from
+from waypost.mail.submission import authors_of
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import NOWHERE, Networks
 from waypost.routing.table import RoutingTable
@@ -43,13 +43,16 @@ class Senders:
         policy: SenderPolicy,
         *,
         own: OwnAddresses,
-        accounts: Callable[[], Accounts],
+        account_of: Callable[[str], Account | None],
         table: Callable[[], RoutingTable],
     ) -> None:
-        """`policy` may be replaced while running (reload)."""
+        """`policy` may be replaced while running (reload).
+
+        `account_of` gives the account that somebody is logged in with; None: it was removed since.
+        """
         self.policy = policy
         self._own = own
-        self._accounts = accounts
+        self._account_of = account_of
         self._table = table
 
     def judge(
@@ -74,13 +77,12 @@ class Senders:
         """What is found of literals in the From field of a header section."""
         if self.policy.literal_sender is LiteralSender.OFF or b"@[" not in header_section(head):
             return []
-        authors = header_from(dict(header_fields(head)).get("from", b""))
-        found = [self._judge_literal(author, "header.from", arrival) for author in authors]
+        found = [self._judge_literal(author, "header.from", arrival) for author in authors_of(head)]
         return [result for result in found if result is not None]
 
     def is_theirs(self, arrival: Arrival, address: Address) -> bool:
         """True for an address of whoever is logged in."""
-        account = None if arrival.login is None else self._accounts().find(arrival.login)
+        account = None if arrival.login is None else self._account_of(arrival.login)
         if account is None:
             return False
         return account.may_use(address) or self._table().reaches(address, account.name, arrival)
@@ -101,7 +103,7 @@ class Senders:
             result, reason = "pass", ""
         elif is_here and ip in own:
             result, reason = "pass", "by a program of that host"
-        elif arrival.login is not None:
+        elif self.is_theirs(arrival, address):
             result, reason = "pass", "by a login"
         elif client is None or client in self.policy.vouchers:
             result, reason = "pass", "by a hub whose word counts"

@@ -13,22 +13,25 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from waypost.intake.acceptance import Acceptance, Limits
+from waypost.intake.doorway import BACKLOG, Doorway
 from waypost.intake.logins import Logins
-from waypost.intake.session import GOODBYE_S, HANDSHAKE_S, IncomingSession, ip_of
+from waypost.intake.session import Caller, IncomingSession
+from waypost.intake.visitors import Visitors
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
+from waypost.mail.reply import Reply
 from waypost.net.networks import Networks
 from waypost.observe import Log
 from waypost.smtp.sasl import ScramKeys
 from waypost.smtp.server import LoginOffer, ServerSettings
+from waypost.tls.hello import offered_versions
 
-# RFC 5321 §4.5.3.2.7: a server waits five minutes for the next command.
-IDLE_S = 300.0
 # All sessions of a listener are looked at this often; nothing needs to be more exact.
 SWEEP_S = 5.0
-# When no descriptor was left for a connection, the next try comes after this.
-ACCEPT_AGAIN_S = 1.0
-BACKLOG = 1024
+# The share of the connections that strangers get, and that from which they have less time: trusted
+# clients always find room.
+STRANGERS_SHARE = 0.9
+STRESSED_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class ListenerSettings:
     tls_profile: str = "modern"  # modern | legacy
     login_in_clear: tuple[str, ...] = ()  # networks that may log in without TLS
     any_login: tuple[str, ...] = ()  # trusted networks whose logins are taken without a look
+    proxy_protocol: tuple[str, ...] = ()  # networks whose PROXY header is required, and believed
 
 
 def split_bind(bind: str) -> tuple[str, int]:
@@ -83,9 +87,13 @@ class SmtpListener:
         limits: Limits,
         hostname: str | None,
         tls: Callable[[], ssl.SSLContext] | None,
+        visitors: Visitors,
         log: Log,
     ) -> None:
-        """`tls` gives the context for a handshake that begins now; None: there is no TLS."""
+        """`tls` gives the context for a handshake that begins now; None: there is no TLS.
+
+        `visitors` counts strangers, over all listeners.
+        """
         self.settings = settings
         self.tls = tls
         self.acceptance = acceptance
@@ -93,14 +101,15 @@ class SmtpListener:
         self._clear = Networks(settings.login_in_clear)
         self._careless = Networks(settings.any_login)
         self.log = log
+        self.visitors = visitors
         self.networks = Networks(settings.networks)
+        self.proxies = Networks(settings.proxy_protocol)
+        self.doorway = Doorway(self)
         self.sessions: set[IncomingSession] = set()
         self.is_draining = False
         self._unsent: list[IncomingSession] = []
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._arrivals: set[asyncio.Task[None]] = set()  # in a handshake that comes first
         self._servers: list[asyncio.Server] = []
-        self._tls_sockets: list[socket.socket] = []  # of an implicit listener, in place of servers
         self._sweeper: asyncio.TimerHandle | None = None  # None: not started
         self._paths: list[str] = []
         self._gone: asyncio.Event | None = None  # None: nobody waits for sessions to end
@@ -119,6 +128,7 @@ class SmtpListener:
                 max_recipients=limits.recipients,
                 is_lmtp=is_lmtp,
                 lenient=lenient,
+                in_step=not lenient,
             )
             for lenient in (True, False)
         )
@@ -141,11 +151,8 @@ class SmtpListener:
                     lambda: IncomingSession(self, is_local=True), sock=listening, backlog=BACKLOG
                 )
                 self._servers.append(server)
-            elif self.is_tls_first:
-                listening.listen(BACKLOG)
-                listening.setblocking(False)
-                self._tls_sockets.append(listening)
-                self._accept_from(listening)
+            elif self.is_tls_first or self.settings.proxy_protocol:
+                self.doorway.open(listening)
             else:
                 server = await loop.create_server(
                     lambda: IncomingSession(self), sock=listening, backlog=BACKLOG
@@ -167,13 +174,7 @@ class SmtpListener:
         self.is_draining = True
         for server in self._servers:
             server.close()
-        loop = asyncio.get_running_loop()
-        for listening in self._tls_sockets:
-            loop.remove_reader(listening)
-            listening.close()
-        self._tls_sockets.clear()
-        for task in self._arrivals:
-            task.cancel()
+        self.doorway.close()
 
     async def drain(self, limit_s: float) -> None:
         """Take no new connections, let transactions end within `limit_s`, close."""
@@ -196,17 +197,17 @@ class SmtpListener:
         if self.sessions:
             await self._gone.wait()
 
-    def login_offer(self, client: IPAddress) -> LoginOffer | None:
+    def login_offer(self, client: IPAddress, *, is_trusted: bool) -> LoginOffer | None:
         """How a client may log in; None: it may not."""
-        if self.takes_any_login(client):
+        if self.takes_any_login(client, is_trusted=is_trusted):
             return _ANY_LOGIN
         if self.settings.role == "lmtp":
             return None
         return self.logins.offer(needs_tls=client not in self._clear)
 
-    def takes_any_login(self, client: IPAddress) -> bool:
+    def takes_any_login(self, client: IPAddress, *, is_trusted: bool) -> bool:
         """True for a device that has to log in, and is trusted by its address anyway."""
-        return client in self._careless and client in self.trusted
+        return is_trusted and client in self._careless
 
     def flush_soon(self, session: IncomingSession) -> None:
         """Have a session send what it has to say at the end of this turn of the loop.
@@ -233,56 +234,60 @@ class SmtpListener:
         """Nothing is said before TLS (RFC 8314 §3)."""
         return self.tls is not None and self.settings.tls == "implicit"
 
-    def _accept_from(self, listening: socket.socket) -> None:
-        # asyncio's own server would do, were it not silent about handshakes that fail, and late
-        # with limits: a session is made when its handshake is done.
-        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
-
-    def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(BACKLOG):
-            try:
-                connected, peer = listening.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:  # no descriptors are left: some sessions have to end first
-                self.log.event("accept-failed", listener=self.settings.name, why=error.strerror)
-                loop.remove_reader(listening)
-                loop.call_later(ACCEPT_AGAIN_S, self._accept_again, listening)
-                return
-            there = len(self.sessions) + len(self._arrivals)
-            if there >= self.limits.connections or ip_of(peer[0]) not in self.networks:
-                connected.close()  # a refusal in clear would be of no use
-                continue
-            task = loop.create_task(self._arrive(connected, ip_of(peer[0])))
-            self._arrivals.add(task)
-            task.add_done_callback(self._arrivals.discard)
-
-    def _accept_again(self, listening: socket.socket) -> None:
-        if listening in self._tls_sockets:
-            self._accept_from(listening)
-
-    async def _arrive(self, connected: socket.socket, client: IPAddress) -> None:
-        """Take over a connection that begins with TLS."""
-        assert self.tls is not None
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: IncomingSession(self),
-                connected,
-                ssl=self.tls(),
-                ssl_handshake_timeout=HANDSHAKE_S,
-                ssl_shutdown_timeout=GOODBYE_S,
-            )
-        except OSError as error:
-            connected.close()
-            self.say_tls_failed(client, error)
-
-    def say_tls_failed(self, client: IPAddress | None, error: OSError) -> None:
-        """Log a handshake that came to nothing."""
+    def say_tls_failed(self, client: IPAddress | None, error: OSError, hello: bytes = b"") -> None:
+        """Log a handshake that came to nothing, with what the client offered."""
         why = (
             getattr(error, "reason", None) or error.strerror or str(error) or "the client went away"
         )
-        self.log.event("tls-failed", client=client, listener=self.settings.name, why=why)
+        offered = " ".join(offered_versions(hello)) or None
+        self.log.event(
+            "tls-failed", client=client, listener=self.settings.name, why=why, offered=offered
+        )
+
+    def heard_hello(self, client: IPAddress) -> None:
+        """A client said a TLS hello where it cannot be answered.
+
+        Our greeting may be out, which that client takes for a broken handshake; held back, the
+        next one will work.
+        """
+        if self.offers_tls:
+            self.doorway.began_with_tls(client)
+            why = "it came behind the greeting; the next one of this client will be waited for"
+        else:
+            why = 'TLS is off here: set the device to no TLS, or this listener to tls = "starttls"'
+        self.log.event("tls-hello", client=client, listener=self.settings.name, why=why)
+
+    def note_turned_away(self, client: IPAddress, reply: Reply) -> None:
+        """Log a refusal that a flood may repeat."""
+        self.visitors.turned_away(client, self.settings.name, reply)
+
+    # Who may come in.
+
+    @property
+    def _there(self) -> int:
+        return len(self.sessions) + self.doorway.count
+
+    @property
+    def refusal(self) -> Reply | None:
+        """Why nobody at all may come in; None: that depends."""
+        if self.is_draining:
+            return replies.SHUTTING_DOWN
+        return replies.TOO_BUSY if self._there >= self.limits.connections else None
+
+    def meet(self, client: IPAddress, local: IPAddress) -> Caller | Reply:
+        """Who has come to `local`, counted if it is a stranger; or why it must go."""
+        is_trusted = client in self.trusted
+        refusal = self.refusal
+        if refusal is None and client not in self.networks:
+            refusal = replies.NOT_ALLOWED_TO_CONNECT
+        if refusal is None and not is_trusted:
+            is_full = self._there >= STRANGERS_SHARE * self.limits.connections
+            refusal = replies.TOO_BUSY if is_full else self.visitors.arrive(client)
+        if refusal is None:
+            return Caller(client, local, is_trusted, is_counted=not is_trusted)
+        if refusal is not replies.SHUTTING_DOWN:
+            self.note_turned_away(client, refusal)
+        return refusal
 
     def handshake(self, session: IncomingSession) -> None:
         """Have a session go on over TLS."""
@@ -308,10 +313,12 @@ class SmtpListener:
         return listening
 
     def _sweep(self) -> None:
-        before = time.monotonic() - IDLE_S
+        now = time.monotonic()
+        is_stressed = self._there > STRESSED_SHARE * self.limits.connections
         for session in list(self.sessions):
-            if session.last_heard_at < before:
-                session.expire()
+            session.look(now, is_stressed=is_stressed)
+        self.visitors.look()
+        self.doorway.look()
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 

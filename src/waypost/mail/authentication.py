@@ -29,12 +29,13 @@ def results_text(results: list[AuthResult]) -> str:
     return "; ".join(map(str, results))
 
 
-def results_field(authserv_id: str, text: str) -> bytes:
-    """The field for results that `results_text` gave; nothing for none."""
-    if not text:
+def results_field(authserv_id: str, results: list[AuthResult], *, smtputf8: bool) -> bytes:
+    """The field for results; nothing for none. Without `smtputf8` it is ASCII (RFC 6532 §3)."""
+    if not results:
         return b""
-    lines = text.replace("; ", ";\r\n\t")
-    return f"Authentication-Results: {_value(authserv_id)};\r\n\t{lines}\r\n".encode()
+    lines = ";\r\n\t".join(map(str, results))
+    field = f"Authentication-Results: {_value(authserv_id)};\r\n\t{lines}\r\n"
+    return field.encode() if smtputf8 else field.encode("ascii", "replace")
 
 
 def _value(text: str) -> str:

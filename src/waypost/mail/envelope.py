@@ -124,6 +124,8 @@ class Outcome(NamedTuple):
     reply: Reply
     hop: Hop | None = None  # None: the attempt needed or reached no host
     peer_reports: bool = False  # the next hop took over the duty of DSNs (RFC 3461 §4.2)
+    changes: tuple[str, ...] = ()  # what was done to the message on its way out, in words
+    is_ours_to_mend: bool = False  # deferred until the operator has done something: not given up
 
     @classmethod
     def of(
@@ -133,6 +135,7 @@ class Outcome(NamedTuple):
         success: OutcomeKind,
         hop: Hop | None = None,
         peer_reports: bool = False,
+        changes: tuple[str, ...] = (),
     ) -> Outcome:
         """From a reply: 2xx is `success`, 4xx deferred, 5xx failed."""
         if reply.is_positive:
@@ -141,7 +144,7 @@ class Outcome(NamedTuple):
             kind = OutcomeKind.DEFERRED
         else:
             kind = OutcomeKind.FAILED
-        return cls(kind, reply, hop, peer_reports)
+        return cls(kind, reply, hop, peer_reports, changes)
 
 
 @dataclass(slots=True)

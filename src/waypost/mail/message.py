@@ -78,15 +78,15 @@ def count_received(head: bytes) -> int:
 
 def header_fields(head: bytes) -> list[tuple[str, bytes]]:
     """Name (lower case) and unfolded value of each header field, in order."""
-    fields: list[tuple[str, bytes]] = []
+    fields: list[tuple[str, list[bytes]]] = []
     for line in header_section(head).split(b"\r\n"):
         if line[:1] in (b" ", b"\t") and fields:
-            name, value = fields[-1]
-            fields[-1] = (name, value + line)
+            fields[-1][1].append(line)
         elif b":" in line:
             raw_name, _, value = line.partition(b":")
-            fields.append((raw_name.strip().lower().decode("latin-1"), value.strip()))
-    return fields
+            fields.append((raw_name.strip().lower().decode("latin-1"), [value.strip()]))
+    # Joined once: a field may have a line for every three octets.
+    return [(name, b"".join(lines)) for name, lines in fields]
 
 
 @lru_cache(maxsize=4)
@@ -148,6 +148,9 @@ def received_field(
     else:
         peer = literal_text(arrival.client_ip)
         source = f"from {_harmless(arrival.helo) or peer} ({peer})"
+    if arrival.tls is not None:
+        version, _, cipher = arrival.tls.partition(" ")
+        source += f"\r\n\t(using {version} with cipher {cipher})"
     target = f"\r\n\tfor <{only_recipient}>" if only_recipient is not None else ""
     return (
         f"Received: {source}\r\n\tby {by} (Waypost) with {arrival.protocol} id {queue_id}"

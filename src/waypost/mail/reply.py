@@ -106,6 +106,22 @@ TOO_MANY_ERRORS = Reply(421, "Too many errors, closing", (7, 0))
 IDLE_TOO_LONG = Reply(421, "Idle too long, closing", (4, 2))
 SHUTTING_DOWN = Reply(421, "Going down, come back soon", (3, 2))
 TOO_BUSY = Reply(421, "Too many connections, come back soon", (3, 2))
+TOO_MANY_CONNECTIONS = Reply(421, "Too many connections from your address, close some", (7, 0))
+TOO_MANY_CONNECTIONS_A_MINUTE = Reply(
+    421, "Too many connections from your address in a minute, come back later", (7, 0)
+)
+TOO_MANY_MESSAGES_A_MINUTE = Reply(
+    450, "Too many messages from your address in a minute, come back later", (7, 1)
+)
+TOO_MANY_RECIPIENTS_A_MINUTE = Reply(
+    450, "Too many recipients from your address in a minute, come back later", (7, 1)
+)
+SPOKE_TOO_EARLY = Reply(554, "You spoke before the greeting (RFC 5321 3.1), closing", (5, 1))
+OUT_OF_STEP = Reply(
+    554, "You went on before the answer you had to wait for (RFC 2920), closing", (5, 1)
+)
+TOO_LONG_WITHOUT_MAIL = Reply(421, "A session without mail for too long, closing", (4, 2))
+TOO_SLOW = Reply(421, "The content comes too slowly, closing", (4, 2))
 NOT_ALLOWED_TO_CONNECT = Reply(554, "This listener does not serve your network", (7, 1))
 MESSAGE_TOO_BIG = Reply(552, "The message is larger than the limit here", (3, 4))
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients, send the rest separately", (5, 3))

@@ -22,26 +22,38 @@ def missing_fields(
 ) -> bytes:
     """Date, Message-ID and Sender, as far as the header section in `head` lacks them.
 
-    `host` is what the hub calls itself. Sender says who really sent it, where no author is
-    `is_theirs` (RFC 5322 §3.6.2); `sender` None: nobody to name.
+    `host` is what the hub calls itself. Sender says who really sent it, where that is not the
+    one author, which `is_theirs` tells (RFC 5322 §3.6.2); `sender` None: nobody to name.
     """
-    fields = dict(header_fields(head))
+    fields = [name for name, _ in header_fields(head)]
     added = []
     if "date" not in fields:
         added.append(f"Date: {date_field_value(at)}\r\n")
     if "message-id" not in fields:
         added.append(f"Message-ID: <{queue_id}@{host}>\r\n")
     if sender is not None and "sender" not in fields:
-        authors = header_from(fields.get("from", b""))
-        if not any(is_theirs(author) for author in authors):
+        authors = authors_of(head)
+        is_sole = fields.count("from") == 1 and len(authors) == 1
+        if not (is_sole and is_theirs(authors[0])):
             added.append(f"Sender: <{sender}>\r\n")
     return "".join(added).encode()
 
 
-def header_from(value: bytes) -> list[Address]:
-    """The addresses of a From field; none when it cannot be read, or is too long to be read now."""
-    if len(value) > MAX_DECODED:
-        return []
+def authors_of(head: bytes) -> list[Address]:
+    """The addresses of From, and of each where there are several, which RFC 5322 forbids.
+
+    A field that cannot be read has none; nor has what is beyond MAX_DECODED octets of them.
+    """
+    authors: list[Address] = []
+    left = MAX_DECODED
+    for name, value in header_fields(head):
+        if name == "from" and len(value) <= left:
+            left -= len(value)
+            authors += _addresses(value)
+    return authors
+
+
+def _addresses(value: bytes) -> list[Address]:
     try:
         found = parse_address_list(value.decode("utf-8", "replace"))
     except AddressError:

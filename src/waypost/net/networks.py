@@ -20,10 +20,14 @@ WORDS: dict[str, tuple[str, ...]] = {
 class Networks:
     """An immutable set of networks."""
 
-    __slots__ = ("_cache", "_networks", "words")
+    __slots__ = ("_cache", "_networks", "_without", "words")
 
-    def __init__(self, words: Iterable[str]) -> None:
-        """Raises ValueError, naming the word, for anything but a known word or a CIDR."""
+    def __init__(self, words: Iterable[str], without: Iterable[IPAddress] = ()) -> None:
+        """Raises ValueError, naming the word, for anything but a known word or a CIDR.
+
+        `without` are addresses that do not belong, whatever the words say.
+        """
+        self._without = frozenset(map(as_value, without))
         self.words = tuple(words)
         networks: list[IPNetwork] = []
         for word in self.words:
@@ -41,7 +45,7 @@ class Networks:
             if len(self._cache) >= 4096:
                 self._cache.clear()
             value = as_value(ip)
-            known = any(
+            known = value not in self._without and any(
                 value.version == network.version and value in network for network in self._networks
             )
             self._cache[ip] = known
@@ -49,6 +53,12 @@ class Networks:
 
     def __repr__(self) -> str:
         return f"Networks({list(self.words)!r})"
+
+
+def only_host(word: str) -> IPAddress | None:
+    """The one address a CIDR stands for; None: it stands for more."""
+    network = ip_network(word)
+    return as_value(network.network_address) if network.num_addresses == 1 else None
 
 
 NOWHERE = Networks(())

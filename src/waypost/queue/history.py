@@ -17,7 +17,7 @@ from waypost.mail.envelope import QueuedRecipient, QueueId, RecipientStatus
 from waypost.mail.message import QueuedMessage
 from waypost.queue import schema
 from waypost.queue.rows import read_message, read_recipient
-from waypost.queue.store import decode_queue_id
+from waypost.queue.store import decode_queue_id, encode_queue_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,16 @@ class History:
                 [*values, search.limit],
             ).fetchall()
             return [self._entry(connection, row) for row in rows]
+
+    def waiting_for(self, target: str) -> list[QueueId]:
+        """Messages with recipients that wait for a target. Raises StoreUnavailable."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT queue_id FROM recipient"
+                " WHERE next_attempt_at IS NOT NULL AND target = ?",
+                (target,),
+            )
+            return [encode_queue_id(number) for (number,) in rows]
 
     def refusals(self, search: Search) -> list[RefusalEntry]:
         """Refusals that match, newest first. Raises StoreUnavailable."""

@@ -104,11 +104,15 @@ def settle_request(settlement: Settlement) -> Settle:
             status = RecipientStatus.HELD if is_held else RecipientStatus.WAITING
             waiting.append(
                 (
-                    *(int(status), result.next_attempt_at, recipient.warned or result.warned),
-                    *(reply, hop, number, recipient.number),
+                    *(int(status), int(result.is_attempt), result.next_attempt_at),
+                    *(recipient.warned or result.warned, reply, hop, number, recipient.number),
                 )
             )
-            attempts.append((number, recipient.number, at, kind.value, reply, hop))
+            if result.is_attempt:
+                attempts.append((number, recipient.number, at, kind.value, reply, hop))
+        if outcome.changes and kind in (OutcomeKind.RELAYED, OutcomeKind.DELIVERED):
+            changes = ", ".join(outcome.changes)
+            attempts.append((number, recipient.number, at, "rewritten", changes, hop))
     reports = [accept_request(report, is_lent=True) for report in settlement.reports]
     is_in_file = settlement.message.content.inline is None
     return Settle(finished, waiting, attempts, reports, number if is_in_file else None)

@@ -91,7 +91,7 @@ INSERT_CONTENT = "INTO content VALUES (?, ?)"
 INSERT_RECIPIENT = "INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, NULL, NULL, NULL, NULL)"
 INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?)"
 RETRY_RECIPIENT = (
-    "UPDATE recipient SET status = ?, attempts = attempts + 1, next_attempt_at = ?, warned = ?,"
+    "UPDATE recipient SET status = ?, attempts = attempts + ?, next_attempt_at = ?, warned = ?,"
     " last_reply = ?, last_hop = ? WHERE queue_id = ? AND number = ?"
 )
 FINISH_RECIPIENT = (

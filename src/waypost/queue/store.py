@@ -30,6 +30,7 @@ class Result:
     outcome: Outcome
     next_attempt_at: float | None = None  # None: finished
     warned: bool = False  # a report in the same settlement tells of the delay
+    is_attempt: bool = True  # False: nobody was asked, it only has to wait
 
 
 @dataclass(slots=True)

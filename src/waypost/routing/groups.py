@@ -46,9 +46,9 @@ class DomainGroups:
         if sender is None:
             return ()
         if isinstance(sender.domain, AddressLiteral):
-            # Its literal proves itself to the other side.
+            # Its literal proves itself to the other side, NAT in between or not.
             ip = sender.domain.ip
-            return (ip,) if any(ip in sources for sources in self._sources.values()) else ()
+            return (ip,) if ip in self._domains else ()
         if isinstance(sender.domain, Domain):
             return self._sources.get(sender.domain.ascii, ())
         return ()

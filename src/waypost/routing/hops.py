@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from waypost.dns.resolver import Resolver
 from waypost.errors import NoWay
 from waypost.mail.address import Address, AddressLiteral, Domain, IPAddress
 from waypost.mail.envelope import Hop
+from waypost.oauth.settings import OAuthSettings
 from waypost.routing.exchanges import Exchange, exchanges_of
-from waypost.routing.targets import HostPort, UnixPath
-from waypost.smtp.auth import Secret
+from waypost.routing.targets import HostPort, Target, UnixPath
+from waypost.smtp.auth import Mechanism, Secret
 
 # Whether a host, by name or address, is this hub itself.
 IsOurs = Callable[[str, IPAddress | None], bool]
@@ -37,6 +38,15 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceSettings:
+    """What a relay allows; None: as much as comes."""
+
+    connections: int | None = None  # at once
+    messages_per_minute: int | None = None
+    messages_per_day: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Relay:
     """A smart host of the configuration: tried in this order."""
 
@@ -47,6 +57,13 @@ class Relay:
     ca: Path | None = None  # who may vouch for it; None: whom this system trusts
     username: str | None = None  # None: nobody logs in
     password: Secret | None = None
+    auth: Mechanism | None = None  # None: PLAIN or LOGIN, whichever it offers
+    oauth: OAuthSettings | None = None  # where access tokens come from; None: none are used
+    alarm: Target | None = None  # who is told when the login is lost; None: postmaster here
+    rewrite_from: Address | None = None  # who sends, for the relay; None: whoever does
+    max_message: int | None = None  # octets it is given at most; None: what it says itself
+    pace: PaceSettings = field(default_factory=PaceSettings)
+    fallback: str | None = None  # the relay for when this one cannot be used; None: there is none
 
 
 async def hosts_to(next_hop: HostPort | UnixPath, resolver: Resolver) -> list[Host]:

@@ -229,14 +229,24 @@ class RoutingTable:
         return Routing(recipient, tuple(routes), has_moved=has_moved)
 
     def reaches(self, address: Address, mailbox: str, arrival: Arrival) -> bool:
-        """True when mail for an address gets, or would get, into a mailbox of this name here."""
+        """True when mail for an address gets, or would get, into a mailbox of this very name here.
+
+        A name with a domain is that of a mailbox which belongs to the domain: never of one that
+        belongs to the hub. Nor are sub-addresses and aliases names of mailboxes.
+        """
         if not self.is_ours(address.domain, arrival):
             return False
-        wanted = self._mailboxes.named(mailbox)
+        wanted = self._mailboxes.mailbox_of(Target("mailbox", mailbox))
         found = self._find(address, _nobody_asks)
-        if isinstance(found, Target):
-            return found == Target("mailbox", wanted)
-        return found is None and self._mailboxes.resolve(address.local_part) == wanted
+        if found is not None:
+            return found == wanted
+        scopes = self.scopes_of(address.domain)
+        would_be = self._mailboxes.resolve(address.local_part, self._scope_of_new(scopes))
+        return len(scopes) < 2 and would_be == wanted.argument
+
+    def _scope_of_new(self, scopes: Sequence[str]) -> str:
+        """What a mailbox belongs to that mail makes, by the scopes of its address."""
+        return scopes[0] if scopes and self.groups.has(Domain(scopes[0])) else HUB
 
     def list_settings(self, name: str) -> ListSettings | None:
         """A list; None: there is none of this name."""
@@ -350,8 +360,7 @@ class RoutingTable:
         scopes = self.scopes_of(recipient.domain)
         # Which of several domains is meant nobody can say of a mailbox that does not exist.
         if arrival.trusted and len(scopes) < 2:
-            is_grouped = bool(scopes) and self.groups.has(Domain(scopes[0]))
-            new = self._mailboxes.new(recipient.local_part, scopes[0] if is_grouped else HUB)
+            new = self._mailboxes.new(recipient.local_part, self._scope_of_new(scopes))
             if new is not None:
                 explain("mailboxes.auto_create", "mailbox {!r} will be made", new.argument)
                 return Route(new, "own address"), None

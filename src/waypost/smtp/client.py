@@ -130,7 +130,7 @@ class ClientSession:
         self._helo = helo
         self._is_lmtp = is_lmtp
         self._tls = tls
-        self._login = login
+        self.login = login
         self._reader = ReplyReader()
         self._out: list[bytes] = []
         self._awaiting: deque[_Await] = deque([_Await.GREETING])
@@ -140,6 +140,8 @@ class ClientSession:
         self.extensions: dict[str, str] = {}  # keyword -> parameters, upper case
         self.is_ready = False
         self.is_closing = False  # the peer said 421 or refused us: no more transactions
+        self.greeting: Reply | None = None  # None: there was none yet
+        self.login_reply: Reply | None = None  # as it came; None: nobody has logged in
         self.transactions = 0
 
     # What the caller does.
@@ -231,6 +233,11 @@ class ClientSession:
         return self._limit("MAILMAX")
 
     @property
+    def is_login_refused(self) -> bool:
+        """True when the peer will not take this login at another time either."""
+        return self.login_reply is not None and self.login_reply.is_permanent
+
+    @property
     def reports_deliveries(self) -> bool:
         """True when the peer takes over the duty of DSNs (RFC 3461)."""
         return "DSN" in self.extensions
@@ -273,6 +280,7 @@ class ClientSession:
             self._content_answered(reply)
 
     def _greeted(self, reply: Reply) -> None:
+        self.greeting = reply
         if not 200 <= reply.code < 300:
             self._refused(reply)
             return
@@ -302,8 +310,8 @@ class ClientSession:
             self._send(_Await.STARTTLS, b"STARTTLS\r\n")
         elif self._tls is TlsNeed.REQUIRED:
             self._refused(NO_TLS_THERE)
-        elif self._login is not None:
-            self._log_in(self._login)
+        elif self.login is not None:
+            self._log_in(self.login)
         else:
             self._ready()
 
@@ -329,17 +337,21 @@ class ClientSession:
             self._send(_Await.AUTH, command)
 
     def _login_answered(self, reply: Reply) -> None:
-        assert self._login is not None
+        assert self.login is not None
         if reply.code == 334:
-            answer = self._login.go_on()
+            answer = self.login.go_on(reply.text)
             if answer is None:
                 raise PeerOutOfStep("challenges without end")
             self._send(_Await.AUTH, answer)
         elif reply.code == 235:
+            self.login_reply = reply
             self._ready()
         else:
+            self.login_reply = reply
             # Ours to mend, so mail waits rather than going back (RFC 4954 §6).
-            said = self._login.masked(str(reply))
+            said = self.login.masked(str(reply))
+            if self.login.trouble:
+                said += f" ({self.login.trouble})"
             self._refused(Reply(451, f"The login was refused: {said}", (7, 8)))
 
     def _refused(self, reply: Reply) -> None:

@@ -16,6 +16,11 @@ _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})([ \-]?)(.*)", re.DOTALL)
 class PeerOutOfStep(Exception):
     """The peer's replies cannot be matched to our commands any more."""
 
+    def __init__(self, reason: str, heard: bytes = b"") -> None:
+        """`heard` is what is no reply at all: the word of a service that does not speak SMTP."""
+        super().__init__(f"{reason}: {heard[:80]!r}" if heard else reason)
+        self.reason = reason
+
 
 class ReplyReader:
     """Puts lines together to replies."""
@@ -46,7 +51,7 @@ class ReplyReader:
         self._reply_bytes += len(line) + 2
         match = _REPLY_LINE.fullmatch(line)
         if match is None or self._reply_bytes > MAX_REPLY_BYTES:
-            raise PeerOutOfStep(f"not a reply: {line[:80]!r}")
+            raise PeerOutOfStep("not a reply", line)
         code = int(match[1])
         if self._lines and code != self._code:
             raise PeerOutOfStep(f"a reply with two codes, {self._code} and {code}")

@@ -34,10 +34,14 @@ class TokenClaim(NamedTuple):
 
 
 class ProofClaim(NamedTuple):
-    """SCRAM: the exchange itself has shown whether the client knows the password."""
+    """SCRAM: the exchange itself has shown whether the client knows the password.
+
+    The client learns which only from the answer: who may not guess any more learns nothing.
+    """
 
     username: str
     is_good: bool
+    signature: bytes = b""  # for the client, once it is in: we know the password, too
 
 
 Claim = PasswordClaim | TokenClaim | ProofClaim
@@ -134,7 +138,6 @@ class Scram:
         self._username = ""
         self._keys_of = keys_of
         self._server = ScramMechanism("SCRAM-SHA-256").make_server(self._keys)
-        self._has_proof = False
         self._has_first = False
 
     def respond(self, response: bytes | None) -> bytes | Claim:
@@ -142,17 +145,14 @@ class Scram:
 
         if response is None:
             return b""
-        if self._has_proof:
-            # RFC 4954 §4: our last word was a challenge, and this is the empty answer to it.
-            return ProofClaim(self._username, is_good=True)
         try:
             if not self._has_first:
                 self._server.set_client_first(_text(response))
                 self._has_first = True
                 return str(self._server.get_server_first()).encode()
             self._server.set_client_final(_text(response))
-            self._has_proof = True
-            return str(self._server.get_server_final()).encode()
+            signature = str(self._server.get_server_final()).encode()
+            return ProofClaim(self._username, is_good=True, signature=signature)
         except ScramException as error:
             if self._has_first and error.server_error is not None:
                 return ProofClaim(self._username, is_good=False)
@@ -161,8 +161,7 @@ class Scram:
             raise Malformed from error
 
     def _keys(self, username: str) -> tuple[bytes, bytes, bytes, int]:
-        # RFC 5802 §5.1: "," and "=" come as =2C and =3D, which the library leaves to us.
-        self._username = _name(username.replace("=2C", ",").replace("=3D", "="))
+        self._username = _name(username)  # the library has read =2C and =3D (RFC 5802 §5.1)
         return tuple(self._keys_of(self._username))  # type: ignore[return-value]
 
 

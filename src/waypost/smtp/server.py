@@ -30,6 +30,7 @@ from waypost.smtp.sasl import (
     Exchange,
     KeysOf,
     Malformed,
+    ProofClaim,
     TokenClaim,
     challenge_line,
     decode_response,
@@ -123,6 +124,7 @@ class ServerSettings:
     max_recipients: int
     is_lmtp: bool = False
     lenient: bool = False  # a trusted client: mend what is harmless to mend
+    in_step: bool = False  # a stranger: who goes on before an answer it must wait for is cut off
     software: str = "Waypost"
 
 
@@ -151,6 +153,7 @@ class ServerSession:
         "_failed_logins",
         "_fault",
         "_junk",
+        "_last_word",
         "_login_offer",
         "_mechanism",
         "_name",
@@ -163,6 +166,7 @@ class ServerSession:
         "_size",
         "_table",
         "body",
+        "ended_by",
         "extended",
         "helo",
         "is_encrypted",
@@ -188,7 +192,8 @@ class ServerSession:
         `login_offer` None: nobody can log in.
         """
         self._login_offer = login_offer
-        self._exchange: Exchange | None = None  # None: no login is under way
+        self._exchange: Exchange | None = None  # None: no login is under way, or it is judged
+        self._last_word = replies.LOGIN_REFUSED  # for when the client has heard why
         self._mechanism = ""
         self._failed_logins = 0
         self.login: str | None = None  # who is logged in, as the caller has it; None: nobody
@@ -213,6 +218,7 @@ class ServerSession:
         self._bad_lines = 0
         self._overlong = False
         self._refused_line = False
+        self.ended_by: Reply | None = None  # None: nothing was refused for good
         self.phase = Phase.CONNECTED
         self.helo = ""
         self.extended = False  # greeted with EHLO or LHLO
@@ -292,6 +298,7 @@ class ServerSession:
         """Say `reply` unasked and close: 421 when idle, busy or going down."""
         self._out.append(reply.wire)
         self._answering = None
+        self.ended_by = reply
         self.phase = Phase.CLOSED
 
     def encrypted(self) -> None:
@@ -401,6 +408,9 @@ class ServerSession:
         verb = raw_verb.upper()
         if verb == b"BDAT":
             return self._start_chunk(raw_argument)
+        if self._goes_on_too_soon(verb):
+            self.refuse(replies.OUT_OF_STEP)
+            return None
         action = self._table[self.phase].get(verb)
         if action is None:
             self._out_of_order(verb)
@@ -413,6 +423,17 @@ class ServerSession:
         except CommandRefused as refused:
             self._say_junk(refused.reply)
             return None
+
+    def _goes_on_too_soon(self, verb: bytes) -> bool:
+        """True when a stranger sent more behind a command whose answer it had to wait for.
+
+        Programs that send blindly do so, and requests smuggled through others (RFC 2920 §3.1).
+        """
+        return (
+            self._position < len(self._buffer)
+            and self._settings.in_step
+            and (not self.extended or verb in _LAST_OF_GROUP)
+        )
 
     def _out_of_order(self, verb: bytes) -> None:
         if all(verb not in row for row in self._table):
@@ -550,7 +571,7 @@ class ServerSession:
             self._end_login(replies.LOGIN_GIVEN_UP)
             return None
         if self._exchange is None:
-            self._end_login(replies.LOGIN_REFUSED)  # a token's refusal has been heard
+            self._end_login(self._last_word)
             return None
         try:
             return self._go_on(decode_response(line))
@@ -571,15 +592,27 @@ class ServerSession:
         return LoginRequested(self._mechanism, said)
 
     def _answer_login(self, event: LoginRequested, reply: Reply) -> None:
-        if isinstance(event.claim, TokenClaim) and reply.code == 535:
+        claim = event.claim
+        if isinstance(claim, TokenClaim) and reply.code == 535:
             # RFC 7628 §3.2.3: the reason first, the refusal after the client's empty answer.
-            self._exchange = None
-            self._out.append(challenge_line(TOKEN_REFUSED))
+            self._challenge_once_more(TOKEN_REFUSED, reply)
+        elif isinstance(claim, ProofClaim) and reply.is_positive:
+            # RFC 5802 §5: a client that does not like our signature gives up here.
+            self._challenge_once_more(claim.signature, reply)
         else:
             self._end_login(reply)
 
+    def _challenge_once_more(self, challenge: bytes, last_word: Reply) -> None:
+        # RFC 4954 §4: a reply carries no data, so what there is to say is a challenge.
+        self._exchange = None
+        self._last_word = last_word
+        self._out.append(challenge_line(challenge))
+
     def _end_login(self, reply: Reply) -> None:
+        login = self.login
         self._leave_login()
+        if reply.is_positive:
+            self.login = login
         if reply.code == 421:
             self.refuse(reply)
             return
@@ -590,9 +623,11 @@ class ServerSession:
                 self.refuse(replies.TOO_MANY_LOGINS)
 
     def _leave_login(self) -> None:
+        """End an exchange, if one is under way, with nobody logged in."""
         self._exchange = None
         if self.phase is Phase.LOGIN:
             self.phase = Phase.READY
+            self.login = None
 
     def _not_implemented(self, argument: str) -> Event | None:
         self._say_junk(replies.NOT_IMPLEMENTED)
@@ -773,6 +808,8 @@ _LONGER = {
     b"RCPT": MAX_PATH_COMMAND_LINE,
     b"AUTH": MAX_LOGIN_LINE,
 }
+# RFC 2920 §3.1 has more of them; these change how what follows is read. STARTTLS has its own rule.
+_LAST_OF_GROUP = frozenset({b"EHLO", b"HELO", b"LHLO", b"AUTH", b"DATA"})
 # What no command line of a stranger may hold; a tab is harmless.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 

@@ -486,3 +486,32 @@ def test_any_value_of_the_environment_is_read_or_refused(tmp_path: Path, value: 
         load(tmp_path, "", {"WAYPOST__RETRY__FIRST_S": value})
     (fault,) = caught.value.faults
     assert fault.source == "WAYPOST__RETRY__FIRST_S"
+
+
+def test_not_everybody_may_be_a_proxy(tmp_path: Path) -> None:
+    listener = '[[listener]]\nname = "smtp"\nbind = ["0.0.0.0:25"]\n'
+    (fault,) = faults(tmp_path, listener + 'proxy_protocol = ["10.0.0.2", "any"]\n')
+    assert (fault.line, fault.key) == (4, "listener[1].proxy_protocol")
+    assert "anybody could claim to be any client" in fault.problem
+    settings = load(tmp_path, listener + 'proxy_protocol = ["10.0.0.2", "fd00::/64"]\n')
+    assert settings.listeners[0].proxy_protocol == ("10.0.0.2", "fd00::/64")
+
+
+@pytest.mark.parametrize(
+    ("text", "delay_s"),
+    [
+        ("0", 0.0),
+        ("2.5", 2.5),
+        ("60", 60.0),
+        *[(t, None) for t in ("61", "-1", "nan", "true", '"2"')],
+    ],
+)
+def test_a_greeting_is_held_back_for_a_minute_at_most(
+    tmp_path: Path, text: str, delay_s: float | None
+) -> None:
+    config = f"[limits]\ngreet_delay_s = {text}\n"
+    if delay_s is None:
+        (fault,) = faults(tmp_path, config)
+        assert fault.key == "limits.greet_delay_s"
+    else:
+        assert load(tmp_path, config).limits.greet_delay_s == delay_s

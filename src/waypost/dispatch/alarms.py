@@ -1,0 +1,105 @@
+"""Mail of the hub's own about itself, to whom the operator named: a login that is lost, or back.
+
+As a DSN: null reverse-path, marked as automatic (RFC 3834 §5), and never a cause of more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from textwrap import wrap
+
+from waypost.errors import TemporaryError
+from waypost.mail.address import Address
+from waypost.mail.envelope import (
+    REPORT,
+    Arrival,
+    Envelope,
+    Notify,
+    QueuedRecipient,
+    QueueId,
+    Recipient,
+)
+from waypost.mail.message import QueuedMessage, date_field_value
+from waypost.observe import Log
+from waypost.queue.spool import InlineContent
+from waypost.queue.store import QueueStore
+from waypost.routing.mailboxes import POSTMASTER, MailboxNames
+from waypost.routing.table import RoutingTable
+from waypost.routing.targets import Target
+
+_RULE = "alarm"
+
+
+class Alarms:
+    """Writes them into the queue."""
+
+    def __init__(
+        self,
+        store: QueueStore,
+        *,
+        table: Callable[[], RoutingTable],
+        mailboxes: Callable[[], MailboxNames],
+        log: Log,
+    ) -> None:
+        """The callables give what holds now: settings may change while the hub runs."""
+        self._store = store
+        self._table = table
+        self._mailboxes = mailboxes
+        self._log = log
+
+    async def tell(self, target: Target | None, subject: str, text: str) -> None:
+        """Durable when it returns, unless the log says why not. `target` None: the mailbox of
+        postmaster, whatever routes say: they may lead to what the alarm is about.
+        """
+        mailboxes = self._mailboxes()
+        if target is None:
+            target = Target("mailbox", mailboxes.resolve(POSTMASTER))
+        elif target.kind == "mailbox":
+            target = mailboxes.mailbox_of(target)
+        queue_id = self._store.next_id()
+        message = self._message(queue_id, target, subject, text)
+        try:
+            await self._store.accept(message)
+        except TemporaryError as error:
+            self._log.event("alarm-failed", id=queue_id, to=target, subject=subject, why=error)
+        else:
+            self._log.event("alarm", id=queue_id, to=target, subject=subject)
+
+    def _message(self, queue_id: QueueId, target: Target, subject: str, text: str) -> QueuedMessage:
+        now = time.time()
+        arrival = Arrival("local", None, None, "", REPORT, trusted=True)
+        to = Address(POSTMASTER, self._table().own_domain(arrival))
+        content = _content(to, subject, text, queue_id, now)
+        recipient = Recipient(to, None, Notify.NEVER)
+        return QueuedMessage(
+            queue_id=queue_id,
+            envelope=Envelope(reverse_path=None, body=None, smtputf8=False),
+            arrival=arrival,
+            content=InlineContent(content),
+            prepend=b"",
+            accepted_at=now,
+            is_eight_bit=False,
+            reports_allowed=False,
+            recipients=(QueuedRecipient(0, recipient, str(target), _RULE),),
+        )
+
+
+def _content(to: Address, subject: str, text: str, queue_id: QueueId, now: float) -> bytes:
+    """The whole message, canonical and in ASCII."""
+    lines = [
+        line
+        for paragraph in text.split("\n")
+        for line in wrap(paragraph, 76, break_long_words=False, break_on_hyphens=False) or [""]
+    ]
+    return (
+        f"From: Waypost <{to}>\r\n"
+        f"To: <{to}>\r\n"
+        f"Subject: {subject}\r\n"
+        f"Date: {date_field_value(now)}\r\n"
+        f"Message-ID: <{queue_id}@{to.domain}>\r\n"
+        "Auto-Submitted: auto-generated\r\n"
+        "MIME-Version: 1.0\r\n"
+        "Content-Type: text/plain; charset=us-ascii\r\n"
+        "\r\n" + "".join(f"{line}\r\n" for line in lines)
+    ).encode("ascii", "replace")
