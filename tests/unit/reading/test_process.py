@@ -68,7 +68,7 @@ def test_octets_and_thumbnails() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_mail_is_read_within_a_second(name: str) -> None:
+def test_attack_65_is_read_within_a_second(name: str) -> None:
     # The kernel counts, in whole seconds of the process: 0 leaves less than one for the mail.
     with Reader(allowance=Allowance(cpu_s=0)) as reader:
         assert reader.read(HOSTILE[name]) == read_mail(HOSTILE[name])
@@ -169,7 +169,7 @@ def test_answers_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "no sensible answer" in (reader.read(NESTED).fault or "")
 
 
-def test_the_loop_is_never_blocked_and_mails_wait_for_each_other() -> None:
+def test_attack_65_never_blocks_the_loop() -> None:
     async def run() -> None:
         reader = MailReader()
         longest = 0.0
