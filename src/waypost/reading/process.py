@@ -36,8 +36,12 @@ from waypost.reading.wire import (
     request_frame,
 )
 
-# What is read of a mail at the second try: its header and what is near it, HTML left alone.
-_MODEST = {"octets": 65_536, "html": 0}
+# How a mail is read that could not be: without its HTML, which is laid out by a library and so
+# the likeliest cause; then only its header and what is near.
+_MODESTLY = (
+    ({"html": 0}, "its HTML was left alone"),
+    ({"html": 0, "octets": 65_536}, "only its beginning was read, and no HTML"),
+)
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PATH")
 _READ_BYTES = 1_048_576
 
@@ -71,13 +75,14 @@ class Reader:
         try:
             return self._read(content, self._limits)
         except _Lost as lost:
-            words = str(lost)
-        try:
-            mail = self._read(content, self._limits._replace(**_MODEST))
-        except _Lost:
-            return ReadMail(fault=words)
-        words = f"{words}; only its beginning was read, and no HTML"
-        return mail._replace(fault=words if mail.fault is None else f"{words}; {mail.fault}")
+            why = str(lost)
+        for less, words in _MODESTLY:
+            try:
+                mail = self._read(content, self._limits._replace(**less))
+            except _Lost:
+                continue
+            return mail._replace(fault="; ".join(filter(None, (why, words, mail.fault))))
+        return ReadMail(fault=why)
 
     def octets(self, content: bytes | BinaryIO, attachment: Attachment) -> bytes | None:
         """The octets of one attachment of the same content; None: they cannot be read."""

@@ -85,11 +85,14 @@ def test_too_much_processor_time_costs_one_mail() -> None:
 
 def test_too_much_memory_costs_one_mail() -> None:
     with Reader(allowance=Allowance(cpu_s=60, memory=400_000_000)) as reader:
-        read = reader.read(WIDE)
+        parts = (b"\r\nplain", WIDE.removeprefix(HEAD), b"Content-Type: a/b; name=a.bin\r\n\r\nx")
+        body = b"".join(b"\r\n--b\r\n" + part for part in parts)
+        read = reader.read(HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n" + body)
         assert "more memory than it may" in (read.fault or "")
-        # What could be read.
+        # What could be read: all but the HTML.
         assert read.subject == "s"
-        assert read.from_ == read_mail(HEAD).from_
+        assert read.text == "plain\n"
+        assert [one.name for one in read.attachments] == ["a.bin"]
         assert reader.read(NESTED) == read_mail(NESTED)
 
 
@@ -164,7 +167,7 @@ def test_limits_cross() -> None:
 
 def test_answers_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     with Reader() as reader:
-        answers = iter([b"V\0\0\0\2", b"{}", b"V\xff\xff\xff\xff"])
+        answers = iter([b"V\0\0\0\2", b"{}", *[b"V\xff\xff\xff\xff"] * 2])
         monkeypatch.setattr(process, "_received", lambda *_: next(answers))
         assert "no sensible answer" in (reader.read(NESTED).fault or "")
 
