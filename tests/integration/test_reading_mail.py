@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mailbox
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support.mail import message, reply_to, submit, wire
 
 from .conftest import StartHub
 
+DEVICE_MAIL = Path(__file__).parents[1] / "data" / "device_mail"
 BODY = ("Hello.", "From the window", ">From the door", "bye")
 
 
@@ -72,6 +74,60 @@ def test_mailbox_show(here: SimpleNamespace) -> None:
     raw = here.hub.run("mailbox", "show", "alerts", "2", "--raw").stdout
     assert raw.endswith(message("first", *BODY))
     assert raw == Path(here.hub.json("mailbox", "show", "alerts", "2")[0]["path"]).read_bytes()
+
+
+def test_mailbox_show_of_device_mail(hub: Hub) -> None:
+    names = ["nvr_html_only", "nvr_gbk_no_mime", "camera_nested"]
+    with hub.smtp() as smtp:
+        for number, name in enumerate(names, 1):
+            submit(smtp, "cams@[127.0.0.1]", content=(DEVICE_MAIL / f"{name}.eml").read_bytes())
+            hub.wait_for_mail("cams", number)
+    assert [one["subject"] for one in hub.json("mailbox", "list", "cams")] == [
+        "Bewegung Südtor",
+        "移动侦测报警",
+        "Motion Detection – Garage",
+    ]
+    html = text_of(hub, "mailbox", "show", "cams", "3")
+    assert "Event type:  Motion Detection" in html
+    assert "tracker" not in html
+    assert "报警事件: 移动侦测" in text_of(hub, "mailbox", "show", "cams", "2")
+    nested = text_of(hub, "mailbox", "show", "cams", "1")
+    assert "Bewegung am Südtor, Zone 3." in nested
+    assert "[attachment: snap.jpg, image/jpeg, 897 B]" in nested
+    (shown,) = hub.json("mailbox", "show", "cams", "1")
+    assert [one["name"] for one in shown["attachments"]] == ["snap.jpg", "Einfahrt Süd (Nacht).png"]
+    assert [one["saved_as"] for one in shown["attachments"]] == [None, None]
+
+
+def test_attachments_are_saved_and_nothing_is_overwritten(hub: Hub, tmp_path: Path) -> None:
+    with hub.smtp() as smtp:
+        content = (DEVICE_MAIL / "missing_end.eml").read_bytes()
+        submit(smtp, "cams@[127.0.0.1]", content=content)
+    hub.wait_for_mail("cams")
+    folder = tmp_path / "pictures"
+    save = ("mailbox", "show", "cams", "--attachments", str(folder))
+    assert f"[attachment: {folder}/a.jpg, image/jpeg, 897 B]" in text_of(hub, *save)
+    (shown,) = hub.json(*save)
+    (one,) = shown["attachments"]
+    assert one["saved_as"] == f"{folder}/a (2).jpg"
+    assert sorted(path.name for path in folder.iterdir()) == ["a (2).jpg", "a.jpg"]
+    for path in folder.iterdir():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == one["sha256"]
+    file = folder / "a.jpg"
+    done = hub.run("mailbox", "show", "cams", "--attachments", str(file))
+    assert done.returncode == 1
+    assert b"cannot be saved" in done.stderr
+
+
+def test_mail_that_cannot_be_read_whole_is_shown_as_far_as_it_can(hub: Hub) -> None:
+    deep = b"Subject: deep\r\n" + b"Content-Type: message/rfc822\r\n\r\n" * 500
+    with hub.smtp() as smtp:
+        submit(smtp, "cams@[127.0.0.1]", content=deep)
+    hub.wait_for_mail("cams")
+    text = text_of(hub, "mailbox", "show", "cams")
+    assert "Subject: deep" in text
+    assert "[not all can be read: it has more than 100 levels]" in text
+    assert "levels" in hub.json("mailbox", "show", "cams")[0]["fault"]
 
 
 def test_mailbox_export_can_be_read_back(here: SimpleNamespace, tmp_path: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import email.policy
+import errno
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email import message_from_bytes
-from email.header import decode_header, make_header
-from email.message import EmailMessage
 from pathlib import Path
+from typing import BinaryIO
 
 from waypost.app import mailbox_root
 from waypost.cli.context import settings_of
@@ -22,6 +20,7 @@ from waypost.cli.output import (
     local_time,
     paint,
     printable,
+    reason_of,
     say,
     say_json,
     size_text,
@@ -29,13 +28,14 @@ from waypost.cli.output import (
 )
 from waypost.delivery.maildir import directory_name, mailbox_names
 from waypost.mail.message import header_fields
+from waypost.reading.fields import text_of
+from waypost.reading.process import Reader
+from waypost.reading.saving import save_new
+from waypost.reading.values import Attachment, Limits
 from waypost.routing.mailboxes import MailboxNames
 
 _HEAD_BYTES = 65_536
-# Decoding encoded words takes quadratic time in the standard library: only so much of a field.
-_FIELD_BYTES = 1_000
-# `show` hands the message to the standard library's parser; larger ones are shown raw.
-_PARSED_BYTES = 4_194_304
+_SHOWN = Limits(text=2_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,12 @@ def add_commands(
         "number", nargs="?", type=int, default=1, metavar="N", help="1 is the newest (default)"
     )
     show.add_argument("--raw", action="store_true", help="octets as they are stored")
+    show.add_argument(
+        "--attachments",
+        type=Path,
+        metavar="DIR",
+        help="save its attachments in this directory; nothing there is overwritten",
+    )
     show.add_argument("--json", action="store_true", help="as JSON")
     show.set_defaults(run=_show)
     export = actions.add_parser("export", parents=[common], help="all messages as mbox, to stdout")
@@ -135,21 +141,68 @@ def _show(parsed: argparse.Namespace) -> int:
         )
         return EXIT_NO
     message = messages[parsed.number - 1]
-    octets = message.path.read_bytes()
     if parsed.raw:
         sys.stdout.flush()
-        sys.stdout.buffer.write(octets)
+        sys.stdout.buffer.write(message.path.read_bytes())
         return EXIT_YES
+    with Reader(_SHOWN) as reader, message.path.open("rb") as content:
+        mail = reader.read(content)
+        try:
+            saved = [
+                _save(reader, content, attachment, parsed.attachments)
+                for attachment in mail.attachments
+            ]
+        except OSError as error:
+            complain(f"the attachments cannot be saved: {reason_of(error)}")
+            return EXIT_NO
     if parsed.json:
-        say_json({**_as_json(message), "text": _text_of(octets), "path": message.path})
+        say_json(
+            {
+                **_as_json(message),
+                "text": mail.text,
+                "text_truncated": mail.text_truncated,
+                "attachments": [
+                    {
+                        "name": one.name,
+                        "type": one.type,
+                        "size": one.size,
+                        "sha256": one.sha256,
+                        "saved_as": path,
+                    }
+                    for one, path in zip(mail.attachments, saved, strict=True)
+                ],
+                "fault": mail.fault,
+                "path": message.path,
+            }
+        )
         return EXIT_YES
     for name in ("return-path", "delivered-to", "from", "to", "date", "subject"):
         if name in message.fields:
             say(f"{paint(name.title() + ':', 'bold')} {printable(message.field(name))}")
     say()
-    for line in _text_of(octets).splitlines():
+    for line in mail.text.splitlines():
         say(printable(line.replace("\t", "    ")))
+    if mail.text_truncated:
+        say("[the rest of the text is left out; --raw shows all]")
+    for one, path in zip(mail.attachments, saved, strict=True):
+        where = one.name if path is None else str(path)
+        say(f"[attachment: {printable(where)}, {one.type}, {size_text(one.size)}]")
+    if mail.fault is not None:
+        say(f"[not all can be read: {printable(mail.fault)}]")
     return EXIT_YES
+
+
+def _save(
+    reader: Reader, content: BinaryIO, attachment: Attachment, directory: Path | None
+) -> Path | None:
+    """Where an attachment lies now; None: it was not to be saved. Raises OSError."""
+    if directory is None:
+        return None
+    octets = reader.octets(content, attachment)
+    if octets is None:
+        raise OSError(errno.EIO, "it cannot be decoded", attachment.name)
+    directory.mkdir(parents=True, exist_ok=True)
+    return save_new(directory, attachment.name, octets)
 
 
 def _export(parsed: argparse.Namespace) -> int:
@@ -190,32 +243,8 @@ def _messages(directory: Path) -> Iterator[_Stored]:
                 continue  # a mail program moved it just now
             fields: dict[str, str] = {}
             for name, value in header_fields(head):
-                fields.setdefault(name, _decoded(value))
+                fields.setdefault(name, text_of(value))
             yield _Stored(path, state.st_mtime, state.st_size, part == "new", fields)
-
-
-def _decoded(value: bytes) -> str:
-    text = value[:_FIELD_BYTES].decode("utf-8", "replace")
-    try:
-        return str(make_header(decode_header(text)))
-    except (ValueError, LookupError):
-        return text
-
-
-def _text_of(octets: bytes) -> str:
-    """The text a person would read; what cannot be parsed is shown as it is."""
-    if len(octets) <= _PARSED_BYTES:
-        try:
-            message = message_from_bytes(octets, policy=email.policy.default)
-            assert isinstance(message, EmailMessage)
-            body = message.get_body(preferencelist=("plain", "html"))
-            text = "" if body is None else str(body.get_content())
-            for part in message.iter_attachments():
-                text += f"\n[attachment: {part.get_filename() or part.get_content_type()}]"
-            return text
-        except (ValueError, LookupError, RecursionError, AttributeError, TypeError):
-            pass  # mail is whatever anybody sent
-    return octets.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")
 
 
 def _as_json(message: _Stored) -> dict[str, object]:

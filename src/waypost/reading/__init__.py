@@ -1,0 +1,1 @@
+"""What a mail says, for people and programs: header, text, attachments, pictures, events."""
