@@ -82,6 +82,7 @@ class IncomingSession(asyncio.Protocol):
         "_content_from",
         "_early",
         "_is_counted",
+        "_is_half_closed",
         "_is_held",
         "_is_local",
         "_is_paused",
@@ -113,6 +114,7 @@ class IncomingSession(asyncio.Protocol):
         self._local_ip: IPAddress | None = None  # None: as above
         self._is_trusted = False
         self._is_counted = False  # among the listener's visitors
+        self._is_half_closed = False  # nothing more comes, and there is an answer to give
         self._is_held = False  # its greeting is
         self._is_paused = False
         self._received_bytes = 0
@@ -223,7 +225,8 @@ class IncomingSession(asyncio.Protocol):
     def eof_received(self) -> bool:
         # A half-closed client still gets the answer to what it sent (RFC 5321 §4.1.1.10); TLS
         # cannot be half closed.
-        return self._session.is_answering and not self._session.is_encrypted
+        self._is_half_closed = self._session.is_answering and not self._session.is_encrypted
+        return self._is_half_closed
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
@@ -336,7 +339,7 @@ class IncomingSession(asyncio.Protocol):
         octets = session.data_to_send()
         if octets and not self._transport.is_closing():  # the client may have gone meanwhile
             self._transport.write(octets)
-        if session.phase is Phase.CLOSED:
+        if session.phase is Phase.CLOSED or (self._is_half_closed and not session.is_answering):
             self._transport.close()
 
     def _on_tls(self, event: TlsRequested) -> None:
