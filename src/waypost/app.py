@@ -1,20 +1,14 @@
-"""The composition root: the only place that names concrete classes and starts things."""
+"""The composition root: what is made of which settings, for the hub and for commands alike."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import resource
-import signal
-import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from waypost import __version__
 from waypost.accounts.accounts import Accounts
 from waypost.accounts.users_file import USERS_FILE, read_users
 from waypost.check.assessment import Depth
@@ -23,61 +17,35 @@ from waypost.check.inquiry import Inquiry
 from waypost.check.memory import Memory
 from waypost.check.probe import Prober
 from waypost.check.standing import Standings
-from waypost.config.settings import Settings, load_settings
-from waypost.control import ControlServer
-from waypost.delivery.credentials import Credentials, OnLogin, what_to_do
+from waypost.config.settings import Settings
+from waypost.delivery.credentials import Credentials, OnLogin
 from waypost.delivery.demands import Demands
-from waypost.delivery.discard import DiscardTransport
-from waypost.delivery.list import ListTransport
-from waypost.delivery.maildir import MaildirTransport, mailbox_names
-from waypost.delivery.pace import Paces
-from waypost.delivery.reject import RejectTransport
+from waypost.delivery.maildir import mailbox_names
 from waypost.delivery.securing import OnPin, Securing
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.sts import StsPolicies
-from waypost.delivery.transport import Transport
-from waypost.dispatch.alarms import Alarms
-from waypost.dispatch.dispatcher import Dispatcher
-from waypost.dispatch.reports import Reporter
 from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
-from waypost.errors import ConfigError, TemporaryError, WaypostError
 from waypost.http.client import HttpClient
-from waypost.intake.acceptance import Acceptance
-from waypost.intake.logins import Logins
-from waypost.intake.senders import Senders
-from waypost.intake.smtp_listener import SmtpListener, split_bind
-from waypost.intake.visitors import Visitors
+from waypost.intake.smtp_listener import split_bind
+from waypost.intake.tokens import Introspection
 from waypost.mail.address import IPAddress
-from waypost.mail.envelope import QueueId
-from waypost.mail.message import Content
 from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.observe import Log
-from waypost.queue.history import History
-from waypost.queue.spool import FileContent, InlineContent, Spool
-from waypost.queue.sqlite import SqliteStore
-from waypost.queue.store import Action
 from waypost.routing.groups import DomainGroups
-from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import RoutingTable
-from waypost.tls.pins import Pin, Pins
+from waypost.tls.pins import Pins
 from waypost.tls.policy import TlsPolicy
-from waypost.tls.settings import LOOK_S, Profile
 
 if TYPE_CHECKING:
-    from waypost.acme.renewer import Renewer
     from waypost.tls.authority import Subjects
     from waypost.tls.keeper import Keeper
 
 # Programs of this host come by these, whatever is configured as ours.
 _LOOPBACK: tuple[IPAddress, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
-# `waypost tls acme --now` waits this long, a little less than for an answer of any kind.
-ORDER_NOW_S = 50.0
-# How long sessions and attempts under way may take to end when the hub is told to stop.
-DRAIN_S = 10.0
 
 
 def mailbox_root(settings: Settings) -> Path:
@@ -213,6 +181,13 @@ def make_accounts(settings: Settings) -> Accounts:
     return Accounts([*settings.accounts, *users])
 
 
+def make_verifier(settings: Settings, gate: Gate, resolver: Resolver) -> Introspection | None:
+    """What says whose a token is; None: nobody logs in with one."""
+    if settings.tokens is None:
+        return None
+    return Introspection(HttpClient(gate, resolver, Origin.OPERATOR), settings.tokens)
+
+
 def make_resolver(settings: Settings) -> Resolver:
     """The resolver these settings ask for."""
     # dnspython takes a while to load, which no other command should wait for.
@@ -280,447 +255,6 @@ def make_standings(settings: Settings, resolver: Resolver) -> Standings:
     )
 
 
-class Hub:
-    """A running Waypost."""
-
-    def __init__(self, settings: Settings, log: Log, reload_from: Mapping[str, Any]) -> None:
-        """`reload_from`: the arguments `load_settings` is called with again on a reload."""
-        self._settings = settings
-        self._log = log
-        self._reload_from = reload_from
-        self._stop = asyncio.Event()
-        self._background: list[asyncio.Task[Any]] = []
-        self._trouble: str | None = None  # the part that died; None: all is well
-        self._is_writer_lost = False
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings.data_dir.chmod(0o700)
-        self._own = make_own_addresses(settings)
-        self._listeners: list[SmtpListener] = []
-        self._visitors = Visitors(settings.limits, log)
-        self._gate = make_gate(settings, self._own, self._listening)
-        self._mailboxes = make_mailbox_names(settings)
-        self._table = make_table(settings, self._own, self._mailboxes, self._gate)
-        self._keeper = make_keeper(settings)
-        self._renewer = self._make_renewer()
-        self._own_changed = asyncio.Event()
-        self._spool = Spool(settings.data_dir / "content")
-        self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
-        self._logins = Logins(make_accounts(settings), log)
-        self._senders = Senders(
-            settings.senders,
-            own=self._own,
-            account_of=self._logins.account_of,
-            table=lambda: self._table,
-        )
-        self._acceptance = Acceptance(
-            store=self._store,
-            spool=self._spool,
-            table=self._table,
-            own=self._own,
-            hostname=settings.hostname,
-            senders=self._senders,
-            log=log,
-        )
-        self._maildir = MaildirTransport(
-            mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
-        )
-        self._smtp = make_smtp(
-            *(settings, self._own, self._gate),
-            log=log,
-            on_login=self._relay_login_changed,
-            on_pin=self._pin_changed,
-        )
-        self._alarms = Alarms(
-            self._store, table=lambda: self._table, mailboxes=lambda: self._mailboxes, log=log
-        )
-        lists = ListTransport(
-            table=lambda: self._table, next_id=self._store.next_id, share=self._share
-        )
-        transports: dict[str, Transport] = {
-            "mailbox": self._maildir,
-            "smtp": self._smtp,
-            "lmtp": self._smtp,
-            "relay": self._smtp,
-            "direct": self._smtp,
-            "list": lists,
-            "discard": DiscardTransport(),
-            "reject": RejectTransport(),
-        }
-        self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
-        self._dispatcher = Dispatcher(
-            self._store,
-            transports,
-            Reporter(
-                next_id=self._store.next_id,
-                table=lambda: self._table,
-                retry=lambda: self._settings.retry,
-                hostname=lambda: self._settings.hostname,
-                log=log,
-            ),
-            retry=lambda: self._settings.retry,
-            paces=self._paces,
-            log=log,
-        )
-        self._control = ControlServer(
-            settings.data_dir,
-            {
-                "status": self._status,
-                "act": self._act,
-                "hold-new": self._hold_new,
-                "reload": self._reload_asked,
-                "relay-login": self._relay_login,
-                "users": self._users_changed,
-                "acme": self._acme_asked,
-            },
-        )
-
-    async def run(self) -> None:
-        """Start, serve until told to stop, drain. Raises OSError when an address is taken."""
-        log = self._log
-        live = await self._store.live_content(await asyncio.to_thread(self._spool.names))
-        swept = await asyncio.to_thread(self._spool.sweep, live)
-        if swept:
-            log.event("swept", files=swept)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
-        try:
-            await self._renew_certificates(self._settings)
-            await self._renewer.configure(self._settings.acme, self._settings.hostname)
-            self._say_masked(self._settings)
-            for settings in self._settings.listeners:
-                await self._listen(settings)
-            await self._control.start()
-            self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
-            self._spawn(self._dispatcher.run(), "dispatcher")
-            self._spawn(self._keep_certificates(), "certificates")
-            self._spawn(self._smtp.credentials.keep(), "relay logins")
-            self._spawn(self._renewer.run(), "acme")
-            _calm_the_collector()
-            log.event("ready", version=__version__, data=self._settings.data_dir)
-            await self._stop.wait()
-            log.event("stopping")
-        finally:
-            await self._shut_down()
-        if self._trouble is not None:
-            raise WaypostError(f"stopped by a fault in the {self._trouble}; the log has it")
-
-    async def reload(self) -> str | None:
-        """Read the configuration again; None, or what is wrong with it or could not be done."""
-        try:
-            settings = load_settings(**self._reload_from)
-        except ConfigError as error:
-            for fault in error.faults:
-                self._log.event("reload-refused", why=fault)
-            return str(error)
-        old = self._settings
-        if (settings.data_dir, settings.mailboxes.root, settings.log_as_json) != (
-            *(old.data_dir, old.mailboxes.root, old.log_as_json),
-        ):
-            why = "data_dir, mailboxes.root and log.format cannot change while the hub runs"
-            self._log.event("reload-refused", why=why)
-            return why
-        try:
-            accounts = await asyncio.to_thread(make_accounts, settings)
-            await self._renew_certificates(settings)
-            policy = await asyncio.to_thread(make_tls_policy, settings)
-        except (WaypostError, OSError) as error:
-            self._log.event("reload-refused", why=error)
-            return str(error)
-        self._logins.accounts = accounts
-        return await self._apply(settings, policy)
-
-    async def _apply(self, settings: Settings, policy: TlsPolicy) -> str | None:
-        old = self._settings
-        self._settings = settings
-        if (old.follow_interfaces, old.extra_own) != (
-            settings.follow_interfaces,
-            settings.extra_own,
-        ):
-            self._own.reconfigure(
-                follow_interfaces=settings.follow_interfaces, extra=settings.extra_own
-            )
-            self._own_changed.set()
-        self._gate.trusted = Networks(settings.trusted)
-        mailboxes = MailboxNames(settings.mailboxes)
-        mailboxes.carry_over(self._mailboxes)
-        self._mailboxes = mailboxes
-        self._table = make_table(settings, self._own, mailboxes, self._gate)
-        self._acceptance.table = self._table
-        self._acceptance.hostname = settings.hostname
-        self._senders.policy = settings.senders
-        if old.dns_servers != settings.dns_servers:
-            self._smtp.resolver = make_resolver(settings)
-            self._smtp.credentials.http.resolver = self._smtp.resolver
-        self._smtp.settings = smtp_settings(settings)
-        self._smtp.credentials.configure(settings.relays)
-        self._smtp.demands.policy = policy
-        await self._renewer.configure(settings.acme, settings.hostname)
-        self._paces.configure(settings.relays)
-        kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
-        gone = [entry for entry in self._listeners if entry not in kept]
-        self._listeners = kept
-        for listener in kept:
-            listener.configure(
-                trusted=trusted_clients(settings),
-                limits=settings.limits,
-                hostname=settings.hostname,
-            )
-        self._visitors.limits = settings.limits
-        self._say_masked(settings)
-        for listener in gone:
-            listener.stop_listening()
-            self._spawn(listener.drain(DRAIN_S), "drain")
-        there = [entry.settings for entry in kept]
-        trouble: str | None = None
-        for wanted in settings.listeners:
-            if wanted not in there:
-                try:
-                    await self._listen(wanted)
-                except OSError as error:
-                    trouble = error.strerror
-                    self._log.event("reload-trouble", why=trouble)
-        self._log.event("reloaded", source=settings.source)
-        return trouble
-
-    def _say_masked(self, settings: Settings) -> None:
-        trusted = Networks(settings.trusted)
-        for gateway in sorted(settings.masked, key=str):
-            if gateway in trusted:
-                self._log.event(
-                    "gateway-not-trusted",
-                    client=gateway,
-                    why="clients from anywhere may come under a container's gateway address;"
-                    " networks.trust_gateway says otherwise",
-                )
-
-    async def _listen(self, settings: Any) -> None:
-        listener = SmtpListener(
-            settings,
-            acceptance=self._acceptance,
-            logins=self._logins,
-            trusted=trusted_clients(self._settings),
-            limits=self._settings.limits,
-            hostname=self._settings.hostname,
-            visitors=self._visitors,
-            tls=(
-                None
-                if settings.tls == "off"
-                else partial(self._keeper.context, Profile(settings.tls_profile))
-            ),
-            log=self._log,
-        )
-        try:
-            await listener.start()
-        except OSError:
-            listener.stop_listening()  # where it had bound before
-            raise
-        self._listeners.append(listener)
-
-    def _make_renewer(self) -> Renewer:
-        # As make_keeper.
-        from waypost.acme.renewer import Renewer
-
-        return Renewer(
-            self._settings.data_dir / "tls",
-            keeper=self._keeper,
-            own=self._own,
-            clients=lambda origin: HttpClient(self._gate, self._smtp.resolver, origin),
-            log=self._log,
-        )
-
-    async def _shut_down(self) -> None:
-        await self._control.close()
-        # What nobody can write down any more need not be waited for.
-        limit_s = 0.0 if self._is_writer_lost else DRAIN_S
-        await asyncio.gather(*(listener.drain(limit_s) for listener in self._listeners))
-        self._logins.close()
-        for task in self._background:
-            task.cancel()
-        await self._dispatcher.drain(limit_s)
-        await self._smtp.close()
-        await self._smtp.credentials.close()
-        await self._paces.close()
-        await self._maildir.close()
-        await self._spool.close()
-        await self._store.close()
-        self._log.event("stopped")
-
-    def _spawn(self, work: Coroutine[Any, Any, object], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._background.append(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        """A background task that dies takes the hub down: a supervisor starts a sound one."""
-        self._background.remove(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log.event("bug", task=task.get_name(), why=repr(task.exception()))
-            self._trouble = task.get_name()
-            self._stop.set()
-
-    def _writer_lost(self) -> None:
-        """Without its writer the hub can keep nothing: down, as above."""
-        self._log.event("writer-lost", why="the process that writes queue.db has ended")
-        self._is_writer_lost = True
-        self._trouble = "queue's writer"
-        self._stop.set()
-
-    async def _renew_certificates(self, settings: Settings) -> None:
-        """Have the certificates that fit now. Raises CertificateFault, AuthorityError, OSError."""
-        if all(listener.tls == "off" for listener in settings.listeners):
-            return
-        subjects = make_subjects(settings, self._own)
-        prepared = await asyncio.to_thread(self._keeper.prepare, settings.tls, subjects)
-        self._keeper.load(prepared)
-        if prepared.trouble is not None:
-            self._log.event("certificate-trouble", why=prepared.trouble)
-
-    async def _keep_certificates(self) -> None:
-        """Until cancelled: again when our addresses change, and now and then anyway."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._own_changed.wait()
-            self._own_changed.clear()
-            try:
-                await self._renew_certificates(self._settings)
-            except (WaypostError, OSError) as error:
-                self._log.event("certificate-trouble", why=error)
-
-    async def _pin_changed(self, pin: Pin) -> None:
-        """A host shows another key: say so to whoever reads the log, and to postmaster."""
-        self._log.event("pin-changed", place=pin.place, known=pin.key, offered=pin.offered)
-        await self._alarms.tell(
-            None,
-            f"{pin.place} shows another key",
-            f"{pin.place} shows another key than the one it is known by. Mail for it waits.\n\n"
-            f"Known: {pin.key}\nShown now: {pin.offered}\n\n"
-            "If its certificate was made anew, or another device has its address now, accept the"
-            f" new key:\n\nwaypost tls pins accept '{pin.place}' --key {pin.offered}\n\n"
-            "If not, somebody else may answer there.",
-        )
-
-    def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
-        self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))
-        self._own_changed.set()
-        self._renewer.look_again()
-
-    def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
-        return frozenset(bound for listener in self._listeners for bound in listener.bound)
-
-    async def _relay_login_changed(self, relay: Relay, is_lost: bool, why: str) -> None:
-        """Tell the operator; when the login is back, its mail goes at once."""
-        name = relay.name
-        if is_lost:
-            assert relay.oauth is not None  # only those can be lost
-            await self._alarms.tell(
-                relay.alarm,
-                f"Mail waits: the login of relay {name} is lost",
-                f"{relay.oauth.token_url} refuses to give relay {name} a token for"
-                f" {relay.username}:\n\n{why}\n\nNothing is lost: mail for the relay stays in"
-                " the queue until there is a token again. What to do on the hub:"
-                f" {what_to_do(name, relay.oauth)}.",
-            )
-            return
-        await self._alarms.tell(
-            relay.alarm,
-            f"The login of relay {name} is back",
-            f"Relay {name} has a token for {relay.username} again. Mail that waited for it is on"
-            " its way.",
-        )
-        history = History(self._settings.data_dir)
-        try:
-            waiting = await asyncio.to_thread(history.waiting_for, f"relay:{name}")
-            await self._store.act(Action.RETRY, waiting)
-        except TemporaryError as error:  # then it goes when its time has come
-            self._log.event("relay-login-trouble", relay=name, why=error)
-        self._dispatcher.forget_trouble()
-
-    async def _share(self, content: Content, queue_id: QueueId) -> Content:
-        assert isinstance(content, InlineContent | FileContent)  # all that our store lends
-        return await asyncio.to_thread(self._spool.share, content, queue_id)
-
-    # What the command line asks for.
-
-    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "version": __version__,
-            "hostname": self._settings.hostname,
-            "own": sorted(map(str, self._own.current)),
-            "listeners": [
-                {
-                    "name": listener.settings.name,
-                    "role": listener.settings.role,
-                    "bound": [[str(ip), port] for ip, port in listener.places],
-                    "sessions": len(listener.sessions),
-                }
-                for listener in self._listeners
-            ],
-            "active": self._dispatcher.active,
-            "held": self._store.is_held,
-        }
-
-    async def _act(self, request: dict[str, Any]) -> dict[str, Any]:
-        action = Action(request["action"])
-        ids = request.get("ids")
-        if action is Action.RETRY:
-            self._dispatcher.forget_trouble()
-        changed = await self._store.act(
-            action, None if ids is None else [QueueId(entry) for entry in ids]
-        )
-        self._log.event(
-            "operator",
-            action=action,
-            ids="all" if ids is None else " ".join(ids),
-            recipients=changed,
-        )
-        return {"recipients": changed}
-
-    async def _hold_new(self, request: dict[str, Any]) -> dict[str, Any]:
-        held = bool(request["held"])
-        await self._store.hold_all_new(held=held)
-        self._log.event("operator", action="hold-all" if held else "release-all")
-        return {"held": held}
-
-    async def _relay_login(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Somebody has logged in with the command line."""
-        await self._smtp.credentials.see(str(request["relay"]))
-        return {"seen": True}
-
-    async def _users_changed(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._logins.accounts = await asyncio.to_thread(make_accounts, self._settings)
-        self._log.event("users-read", accounts=len(self._logins.accounts))
-        return {"accounts": len(self._logins.accounts)}
-
-    async def _acme_asked(self, request: dict[str, Any]) -> dict[str, Any]:
-        is_done = True
-        if request.get("now"):
-            self._log.event("operator", action="order-certificate")
-            is_done = await self._renewer.renew_now(ORDER_NOW_S)
-        return {**self._renewer.standing(), "done": is_done}
-
-    async def _reload_asked(self, request: dict[str, Any]) -> dict[str, Any]:
-        trouble = await self.reload()
-        return {"reloaded": True} if trouble is None else {"error": trouble}
-
-
-def run_hub(settings: Settings, reload_from: Mapping[str, Any]) -> None:
-    """Run a hub until it is told to stop. Raises OSError, StoreInUse, StoreUnavailable."""
-    _raise_file_limit()
-    log = Log(sys.stderr.fileno(), as_json=settings.log_as_json)
-
-    async def main() -> None:
-        await Hub(settings, log, reload_from).run()
-
-    try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(main())
-    finally:
-        log.close()
-
-
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's loop where it is installed; None: asyncio's own."""
     with contextlib.suppress(ImportError):
@@ -728,21 +262,3 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
         return uvloop.new_event_loop
     return None
-
-
-def _calm_the_collector() -> None:
-    """What is made by now stays, so the cycle collector need not look at it again and again.
-
-    Messages and sessions hold no cycles and go by reference counts alone. The collector's own
-    pace, a look after every 700 new objects, took a tenth of the time of accepting mail.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
-
-
-def _raise_file_limit() -> None:
-    """Every session needs a descriptor; the soft limit is often 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

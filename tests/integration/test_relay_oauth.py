@@ -4,11 +4,13 @@ are nobody's of ours (Glewlwyd, Authlib). Every step is over TLS that is verifie
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import json
 import os
 import re
+import ssl
 import stat
 import subprocess
 import time
@@ -32,6 +34,8 @@ from tests.support.ports import free_port, reserved_port
 from tests.support.postfix import Postfix
 from tests.support.toml import retry, route
 from tests.support.waiting import wait_until
+from waypost.accounts.passwords import hash_password
+from waypost.smtp.auth import Secret
 from waypost.tls.authority import Authority, Subjects
 
 from .conftest import StartHub
@@ -600,3 +604,58 @@ def test_a_key_file_others_may_read(world: World, tmp_path: Path) -> None:
     done = Hub(tmp_path / "hub", f"[relay.r]\n{settings}").run("config", "check")
     assert done.returncode == 2
     assert b"chmod 600" in done.stderr
+
+
+# The other side: a hub that takes tokens.
+
+
+def test_a_hub_takes_tokens_and_asks_whose_they_are(
+    world: World, start_hub: StartHub, tmp_path: Path
+) -> None:
+    port = free_port()
+    far = start_hub(
+        listener=f'[[listener]]\nname = "in"\nbind = ["127.0.0.1:{port}"]\nrole = "submission"\n',
+        port=port,
+        config='[networks]\ntrusted = []\n[addresses]\ndomains = ["far.example"]\n'
+        '[[mailbox]]\nname = "ann"\n'
+        f'[tls]\ncertificate = "{world.certificate}"\nkey = "{world.key}"\n'
+        f'[tokens]\nintrospection_url = "{world.glewlwyd.url}/introspect"\nclient_id = "app"\n'
+        f'client_secret = "{APP_SECRET}"\nca = "{world.ca}"\n',
+    )
+    relay = world.relay("tokens", "code", auth="oauthbearer")
+    near = start_hub(retry(1) + relay.replace(f"port = {world.port}\n", f"port = {port}\n"))
+    log_in(world, near, "tokens")
+    # "hub" is known to the token server only: its own name is the one sender it has.
+    with near.smtp() as smtp:
+        submit(smtp, "ann@far.example", sender="tokens@here.example", content=message("not its"))
+    near.wait_for_log("553 5.7.1")
+    far.config_file.write_text(
+        far.config_file.read_text()
+        + f'[[mailbox]]\nname = "hub"\npassword_hash = "{hash_password(Secret("unused"))}"\n'
+        'senders = ["tokens@here.example"]\n'
+    )
+    assert far.run("reload").returncode == 0
+    with near.smtp() as smtp:
+        submit(smtp, "ann@far.example", sender="tokens@here.example", content=message("let in"))
+    (stored,) = far.wait_for_mail("ann")
+    assert b"auth=pass smtp.auth=hub" in stored
+    # A token that is none is refused, and costs a guess.
+    with far.smtp(local_hostname="x") as smtp:
+        smtp.starttls(context=ssl._create_unverified_context())
+        smtp.ehlo()
+        for mechanism in ("XOAUTH2", "OAUTHBEARER"):
+            assert mechanism in smtp.esmtp_features["auth"].split()
+        nonsense = base64.b64encode(b"n,,\x01auth=Bearer nonsense\x01\x01").decode()
+        assert smtp.docmd("AUTH", f"OAUTHBEARER {nonsense}")[0] == 334
+        assert smtp.docmd("AQ==")[0] == 535
+    log = far.log_text() + near.log_text()
+    assert not any(text in log for text in (*secrets_of(near, "tokens"), APP_SECRET, "nonsense"))
+    # Nobody can tell now: not the client's fault.
+    world.glewlwyd.halt()
+    try:
+        with far.smtp(local_hostname="x") as smtp:
+            smtp.starttls(context=ssl._create_unverified_context())
+            smtp.ehlo()
+            assert smtp.docmd("AUTH", f"OAUTHBEARER {nonsense}")[0] == 454
+    finally:
+        world.glewlwyd.resume()

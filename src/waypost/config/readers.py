@@ -214,6 +214,12 @@ def read_password_hash_file(value: Any) -> Secret:
     return read_password_hash(read_secret_file(value).revealed)
 
 
+def read_url(value: Any) -> str:
+    """A URL that is asked over TLS."""
+    Url.parse(read_text(value))
+    return str(value)
+
+
 def read_hosts(value: Any) -> tuple[Domain | AddressLiteral, ...]:
     """One host, or several that are tried in order."""
     entries = value if isinstance(value, list) else [value]

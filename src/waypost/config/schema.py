@@ -47,6 +47,7 @@ from waypost.config.readers import (
     read_tenant,
     read_text,
     read_tls_policy,
+    read_url,
 )
 from waypost.dns.resolver import SYSTEM
 from waypost.intake.senders import LiteralSender
@@ -703,6 +704,36 @@ SECTIONS: tuple[Section, ...] = (
             ),
         ),
         "The name service. Mail to address literals never needs it.",
+    ),
+    Section(
+        "tokens",
+        (
+            Key(
+                "introspection_url",
+                read_url,
+                None,
+                "a URL (https)",
+                "The server that knows whose a token is (RFC 7662). With it clients may log in by"
+                " OAUTHBEARER and XOAUTH2.",
+            ),
+            Key("client_id", read_text, None, "a text", "What that server calls this hub."),
+            Key("client_secret", read_secret, None, "a text", "The hub's secret there."),
+            Key(
+                "client_secret_file",
+                read_secret_file,
+                None,
+                "a file",
+                "The same, in a file that only the hub's user may read.",
+            ),
+            Key(
+                "ca",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (PEM)",
+                "Who may vouch for that server. Absent: whom this system trusts.",
+            ),
+        ),
+        "Access tokens that clients [log in](../how-to/logins.md) with.",
     ),
     Section(
         "policy",

@@ -24,6 +24,7 @@ from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits
 from waypost.intake.senders import LiteralSender, SenderPolicy
 from waypost.intake.smtp_listener import ListenerSettings, split_bind
+from waypost.intake.tokens import TokenSettings
 from waypost.mail.address import Domain, IPAddress
 from waypost.net.gateways import masking_gateways
 from waypost.net.networks import WORDS, Networks, only_host
@@ -69,6 +70,7 @@ class Settings:
     dnsbl_zones: tuple[str, ...] = ()
     check: CheckSettings = field(default_factory=CheckSettings)
     accounts: tuple[Account, ...] = ()
+    tokens: TokenSettings | None = None  # None: nobody logs in with a token
     senders: SenderPolicy = field(default_factory=SenderPolicy)
     log_as_json: bool = False
     source: Path | None = None  # None: no configuration file
@@ -224,6 +226,7 @@ class _Reader:
                     f"there is no listener {name!r}; known: {', '.join(sorted(listeners))}",
                 )
         self._check_logins(values)
+        self._check_tokens(values["tokens"])
         self._check_targets(values)
         self._check_gateways(values["networks"])
         self._check_relays(values)
@@ -296,6 +299,17 @@ class _Reader:
             self._fault(("acme",), "the server's terms are yours to agree to: agree = true")
         elif values["tls"]["certificate"] is not None:
             self._fault(("acme",), "tls.certificate is shown everywhere: leave out one of both")
+
+    def _check_tokens(self, tokens: dict[str, Any]) -> None:
+        given = [name for name, value in tokens.items() if value is not None]
+        secrets = [name for name in given if name.startswith("client_secret")]
+        if given and (
+            tokens["introspection_url"] is None or tokens["client_id"] is None or len(secrets) != 1
+        ):
+            self._fault(
+                ("tokens",),
+                "introspection_url, client_id and client_secret or client_secret_file go together",
+            )
 
     def _check_relays(self, values: Values) -> None:
         for relay in values["relay"]:
@@ -511,6 +525,7 @@ def _compose(
             for mailbox in values["mailbox"]
             if mailbox["password_hash"] or mailbox["password_hash_file"]
         ),
+        tokens=_tokens(values["tokens"]),
         senders=SenderPolicy(
             LiteralSender(values["policy"]["literal_sender"]),
             Networks(values["policy"]["vouchers"]),
@@ -538,6 +553,13 @@ def _acme(acme: dict[str, Any]) -> AcmeSettings | None:
 
 def _masked(networks: dict[str, Any]) -> frozenset[IPAddress]:
     return frozenset() if networks["trust_gateway"] else masking_gateways()
+
+
+def _tokens(tokens: dict[str, Any]) -> TokenSettings | None:
+    if tokens["introspection_url"] is None:
+        return None
+    secret = tokens["client_secret"] or tokens["client_secret_file"]
+    return TokenSettings(tokens["introspection_url"], tokens["client_id"], secret, tokens["ca"])
 
 
 def _scope(entry: dict[str, Any]) -> str:
