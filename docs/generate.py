@@ -37,7 +37,8 @@ from waypost.net.networks import Networks
 from waypost.net.special import BLOCKS, Block, special_block, unwrap
 from waypost.queue import room, schema, spool, sqlite
 from waypost.smtp import client, server
-from waypost.smtp.server import ContentRequested, Phase, ServerSession, ServerSettings
+from waypost.smtp.events import ContentRequested, ServerSettings
+from waypost.smtp.server import Phase, ServerSession
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

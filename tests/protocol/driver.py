@@ -8,17 +8,14 @@ from dataclasses import dataclass, field
 from waypost.mail import reply as replies
 from waypost.mail.address import Address
 from waypost.mail.reply import Reply
-from waypost.smtp.server import (
+from waypost.smtp.events import (
     ContentChunk,
     ContentEnded,
     ContentRequested,
-    MailRequested,
-    Phase,
-    RcptRequested,
-    ServerSession,
     ServerSettings,
     TransactionDropped,
 )
+from waypost.smtp.server import MailRequested, Phase, RcptRequested, ServerSession
 
 # One whole reply: lines with a hyphen, then one with a space (RFC 5321 §4.2.1).
 REPLY = re.compile(rb"(?:([2-5][0-9]{2})-[ -~]*\r\n)*([2-5][0-9]{2}) [ -~]*\r\n")

@@ -17,7 +17,7 @@ from waypost.smtp.client import (
     TransactionEnded,
 )
 from waypost.smtp.data import DataEncoder
-from waypost.smtp.server import ServerSettings
+from waypost.smtp.events import ServerSettings
 
 
 class Pair:

@@ -15,6 +15,13 @@ from tests.protocol.driver import split_replies
 from waypost.mail import reply as replies
 from waypost.mail.reply import Reply
 from waypost.smtp.command import MailRequested, RcptRequested
+from waypost.smtp.events import (
+    ContentRequested,
+    LoginOffer,
+    LoginRequested,
+    ServerSettings,
+    TlsRequested,
+)
 from waypost.smtp.sasl import (
     Claim,
     PasswordClaim,
@@ -23,15 +30,7 @@ from waypost.smtp.sasl import (
     ScramKeys,
     TokenClaim,
 )
-from waypost.smtp.server import (
-    ContentRequested,
-    LoginOffer,
-    LoginRequested,
-    Phase,
-    ServerSession,
-    ServerSettings,
-    TlsRequested,
-)
+from waypost.smtp.server import Phase, ServerSession
 
 ALL = ("SCRAM-SHA-256", "PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2")
 PASSWORD = "pässword"

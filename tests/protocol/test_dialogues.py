@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from tests.protocol.driver import Server, split_replies
-from waypost.smtp.server import ServerSettings
+from waypost.smtp.events import ServerSettings
 
 DIALOGUES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.protocol.driver import Server
 from waypost.mail import reply as replies
-from waypost.smtp.server import ServerSettings
+from waypost.smtp.events import ServerSettings
 
 STRANGER = ServerSettings(1_000_000, 100, in_step=True)
 ENVELOPE = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\n"

@@ -12,7 +12,7 @@ from waypost.mail.envelope import Body, Envelope, Notify, Recipient, Ret
 from waypost.mail.reply import Reply
 from waypost.smtp import client as client_replies
 from waypost.smtp.client import Transaction, TransactionEnded
-from waypost.smtp.server import ServerSettings
+from waypost.smtp.events import ServerSettings
 
 CODES = {"nobody": 550, "later": 450}
 

@@ -14,7 +14,8 @@ from waypost.smtp.client import (
     TransactionEnded,
 )
 from waypost.smtp.command import MailRequested
-from waypost.smtp.server import ServerSession, ServerSettings
+from waypost.smtp.events import ServerSettings
+from waypost.smtp.server import ServerSession
 
 ANN = Address.parse("ann@b.example")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.protocol.driver import Server, split_replies
-from waypost.smtp.server import ServerSettings
+from waypost.smtp.events import ServerSettings
 
 # A command line that is not ended yet (RFC 5321 §4.5.3.1.4, with its extensions), and its CR.
 MAX_BUFFERED = 2_049

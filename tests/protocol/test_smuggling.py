@@ -14,7 +14,7 @@ import pytest
 
 from tests.protocol.driver import Server, split_replies
 from waypost.smtp.data import DataEncoder
-from waypost.smtp.server import ServerSettings
+from waypost.smtp.events import ServerSettings
 
 BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 END = b"\r\n.\r\n"

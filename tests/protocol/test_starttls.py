@@ -20,14 +20,9 @@ from waypost.smtp.client import (
     TlsWanted,
 )
 from waypost.smtp.command import MailRequested, RcptRequested
+from waypost.smtp.events import ServerSettings, TlsRequested, TransactionDropped
 from waypost.smtp.replies import PeerOutOfStep
-from waypost.smtp.server import (
-    Phase,
-    ServerSession,
-    ServerSettings,
-    TlsRequested,
-    TransactionDropped,
-)
+from waypost.smtp.server import Phase, ServerSession
 
 # The server.
 

@@ -44,7 +44,7 @@ from waypost.queue.store import QueueStore, Refusal
 from waypost.routing.table import ContentFacts, Route, Routing, RoutingTable
 from waypost.routing.targets import Target
 from waypost.smtp.command import MailRequested, RcptRequested
-from waypost.smtp.server import ContentEnded
+from waypost.smtp.events import ContentEnded
 
 Answer = Callable[[Reply], None]
 

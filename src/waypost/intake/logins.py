@@ -21,8 +21,8 @@ from waypost.mail.reply import Reply
 from waypost.net.networks import site_of
 from waypost.observe import Log
 from waypost.smtp.auth import Secret
+from waypost.smtp.events import LoginOffer
 from waypost.smtp.sasl import Claim, PasswordClaim, ProofClaim, ScramKeys, TokenClaim
-from waypost.smtp.server import LoginOffer
 
 CHECKS_AT_ONCE = 2
 # More that wait for their check are sent away.

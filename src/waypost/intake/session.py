@@ -24,16 +24,15 @@ from waypost.mail.envelope import Arrival
 from waypost.mail.message import trace_name
 from waypost.mail.reply import Reply
 from waypost.smtp.command import MailRequested, RcptRequested
-from waypost.smtp.server import (
+from waypost.smtp.events import (
     ContentChunk,
     ContentEnded,
     ContentRequested,
     LoginRequested,
-    Phase,
-    ServerSession,
     TlsRequested,
     TransactionDropped,
 )
+from waypost.smtp.server import Phase, ServerSession
 from waypost.tls.hello import HANDSHAKE
 
 if TYPE_CHECKING:

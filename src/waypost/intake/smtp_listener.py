@@ -22,8 +22,8 @@ from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
 from waypost.net.networks import Networks
 from waypost.observe import Log
+from waypost.smtp.events import LoginOffer, ServerSettings
 from waypost.smtp.sasl import ScramKeys
-from waypost.smtp.server import LoginOffer, ServerSettings
 from waypost.tls.hello import offered_versions
 
 # All sessions of a listener are looked at this often; nothing needs to be more exact.

@@ -12,6 +12,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from waypost.mail import reply as replies
+from waypost.mail.reply import Reply
 from waypost.smtp.auth import Secret
 
 # RFC 4954 §4: a line of an exchange has at most this many octets, its end included.
@@ -180,21 +182,58 @@ _EXCHANGES: dict[str, Callable[[], Exchange]] = {
 }
 
 # What is sent before a token is refused (RFC 7628 §3.2.2); the client answers with nothing of use.
-TOKEN_REFUSED = b'{"status":"invalid_token"}'
+_TOKEN_REFUSED = b'{"status":"invalid_token"}'
+
+# A line to send, a claim to judge, or the end.
+Step = bytes | Claim | Reply
 
 
-def decode_response(line: bytes) -> bytes:
-    """The octets of a base64 line; "=" alone is none (RFC 4954 §4). Raises Malformed."""
-    if line == b"=":
-        return b""
-    try:
-        return b64decode(line, validate=True)
-    except binascii.Error:
-        raise Malformed from None
+class LoginDialogue:
+    """One AUTH, from its mechanism to its end (RFC 4954 §4)."""
+
+    def __init__(self, mechanism: str, keys_of: KeysOf) -> None:
+        self.mechanism = mechanism
+        self._exchange = exchange_of(mechanism, keys_of)
+        self._last_word: Reply | None = None  # None: the claim has not been judged
+
+    def begin(self, initial: bytes) -> Step:
+        """With the initial response of the command; empty: there was none."""
+        return self.hear(initial) if initial else self._respond(None)
+
+    def hear(self, line: bytes) -> Step:
+        """A line of the client: "*" gives up, anything else is base64."""
+        if line == b"*":
+            return replies.LOGIN_GIVEN_UP
+        if self._last_word is not None:
+            return self._last_word
+        try:
+            # "=" alone is an empty response.
+            return self._respond(b"" if line == b"=" else b64decode(line, validate=True))
+        except binascii.Error:
+            return replies.LOGIN_UNREADABLE
+
+    def judged(self, claim: Claim, reply: Reply) -> Step:
+        """A claim has been judged: `reply`, or what the client has to hear before it."""
+        # RFC 4954 §4: a reply carries no data, so what there is to say is a challenge.
+        if isinstance(claim, TokenClaim) and reply.code == 535:
+            # RFC 7628 §3.2.3: the reason first, the refusal after the client's empty answer.
+            self._last_word = reply
+            return _challenge(_TOKEN_REFUSED)
+        if isinstance(claim, ProofClaim) and reply.is_positive:
+            # RFC 5802 §5: a client that does not like our signature gives up here.
+            self._last_word = reply
+            return _challenge(claim.signature)
+        return reply
+
+    def _respond(self, response: bytes | None) -> Step:
+        try:
+            said = self._exchange.respond(response)
+        except Malformed:
+            return replies.LOGIN_UNREADABLE
+        return _challenge(said) if isinstance(said, bytes) else said
 
 
-def challenge_line(challenge: bytes) -> bytes:
-    """The 334 reply that puts a challenge."""
+def _challenge(challenge: bytes) -> bytes:
     return b"334 " + b64encode(challenge) + b"\r\n"
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
@@ -23,19 +22,18 @@ from waypost.mail.reply import Reply
 from waypost.smtp import command as grammar
 from waypost.smtp.command import CommandRefused, MailRequested, RcptRequested
 from waypost.smtp.data import ChunkDecoder, DataDecoder
-from waypost.smtp.sasl import (
-    MAX_LOGIN_LINE,
-    TOKEN_REFUSED,
-    Claim,
-    Exchange,
-    KeysOf,
-    Malformed,
-    ProofClaim,
-    TokenClaim,
-    challenge_line,
-    decode_response,
-    exchange_of,
+from waypost.smtp.events import (
+    ContentChunk,
+    ContentEnded,
+    ContentRequested,
+    Event,
+    LoginOffer,
+    LoginRequested,
+    ServerSettings,
+    TlsRequested,
+    TransactionDropped,
 )
+from waypost.smtp.sasl import MAX_LOGIN_LINE, LoginDialogue, Step
 
 # RFC 5321 §4.5.3.1.4, CRLF included; MAIL and RCPT grow with their extensions (RFC 1870 §3,
 # RFC 3461 §5.4, RFC 6531 §3.4), here with room to spare.
@@ -61,82 +59,6 @@ class Phase(IntEnum):
     CLOSED = 9
 
 
-@dataclass(slots=True)
-class ContentRequested:
-    """DATA, or the first BDAT; wants an answer: 354 to go on (never sent for BDAT)."""
-
-    is_binary: bool
-
-
-@dataclass(slots=True)
-class ContentChunk:
-    """Canonical content; wants no answer."""
-
-    content: bytes
-
-
-@dataclass(slots=True)
-class ContentEnded:
-    """The true end of the content was read; wants an answer, for LMTP one per recipient.
-
-    `fault` is the refusal the content has earned by its form; None: it is fine.
-    """
-
-    fault: Reply | None
-    was_mended: bool  # line ends were normalised (lenient sessions only)
-
-
-@dataclass(slots=True)
-class TlsRequested:
-    """STARTTLS (RFC 3207); wants an answer: 220, then a handshake, then `encrypted()`."""
-
-
-@dataclass(slots=True)
-class LoginRequested:
-    """AUTH has come to its claim; wants an answer: 235 when it is good."""
-
-    mechanism: str
-    claim: Claim
-
-
-@dataclass(slots=True)
-class TransactionDropped:
-    """RSET, a new greeting, or a failed chunk: forget the transaction; wants no answer."""
-
-
-Event = (
-    MailRequested
-    | RcptRequested
-    | ContentRequested
-    | ContentChunk
-    | ContentEnded
-    | TlsRequested
-    | LoginRequested
-    | TransactionDropped
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """What a session offers; one value shared by all sessions of a listener."""
-
-    max_message_bytes: int
-    max_recipients: int
-    is_lmtp: bool = False
-    lenient: bool = False  # a trusted client: mend what is harmless to mend
-    in_step: bool = False  # a stranger: who goes on before an answer it must wait for is cut off
-    software: str = "Waypost"
-
-
-@dataclass(frozen=True, slots=True)
-class LoginOffer:
-    """How clients of a listener may log in."""
-
-    mechanisms: tuple[str, ...]  # the best first
-    keys_of: KeysOf
-    needs_tls: bool = True
-
-
 class ServerSession:
     """One session; see the module text for the protocol of use."""
 
@@ -149,13 +71,11 @@ class ServerSession:
         "_chunk_size",
         "_chunks",
         "_data",
-        "_exchange",
+        "_dialogue",
         "_failed_logins",
         "_fault",
         "_junk",
-        "_last_word",
         "_login_offer",
-        "_mechanism",
         "_name",
         "_out",
         "_overlong",
@@ -192,9 +112,7 @@ class ServerSession:
         `login_offer` None: nobody can log in.
         """
         self._login_offer = login_offer
-        self._exchange: Exchange | None = None  # None: no login is under way, or it is judged
-        self._last_word = replies.LOGIN_REFUSED  # for when the client has heard why
-        self._mechanism = ""
+        self._dialogue: LoginDialogue | None = None  # None: no login is under way
         self._failed_logins = 0
         self.login: str | None = None  # who is logged in, as the caller has it; None: nobody
         self.offers_tls = offers_tls
@@ -273,7 +191,8 @@ class ServerSession:
             self._answer_content_request(reply)
             return
         if type(event) is LoginRequested:
-            self._answer_login(event, reply)
+            assert self._dialogue is not None  # it made the claim
+            self._went_on(self._dialogue.judged(event.claim, reply))
             return
         self._out.append(reply.wire)
         for other in others:
@@ -562,54 +481,24 @@ class ServerSession:
         mechanism = mechanism.upper()
         if mechanism not in self._login_offer.mechanisms:
             raise CommandRefused(replies.UNKNOWN_MECHANISM)
-        self._mechanism = mechanism
-        self._exchange = exchange_of(mechanism, self._login_offer.keys_of)
+        self._dialogue = LoginDialogue(mechanism, self._login_offer.keys_of)
         self.phase = Phase.LOGIN
-        initial = initial.strip(" ")
-        return self._response(initial.encode()) if initial else self._go_on(None)
+        return self._went_on(self._dialogue.begin(initial.strip(" ").encode()))
 
     def _response(self, line: bytes) -> Event | None:
-        """A line of an exchange: "*" gives up, anything else is base64 (RFC 4954 §4)."""
-        if line == b"*":
-            self._end_login(replies.LOGIN_GIVEN_UP)
-            return None
-        if self._exchange is None:
-            self._end_login(self._last_word)
-            return None
-        try:
-            return self._go_on(decode_response(line))
-        except Malformed:
-            self._end_login(replies.LOGIN_UNREADABLE)
-            return None
+        assert self._dialogue is not None  # the phase says so
+        return self._went_on(self._dialogue.hear(line))
 
-    def _go_on(self, response: bytes | None) -> Event | None:
-        assert self._exchange is not None
-        try:
-            said = self._exchange.respond(response)
-        except Malformed:
-            self._end_login(replies.LOGIN_UNREADABLE)
-            return None
-        if isinstance(said, bytes):
-            self._out.append(challenge_line(said))
-            return None
-        return LoginRequested(self._mechanism, said)
-
-    def _answer_login(self, event: LoginRequested, reply: Reply) -> None:
-        claim = event.claim
-        if isinstance(claim, TokenClaim) and reply.code == 535:
-            # RFC 7628 §3.2.3: the reason first, the refusal after the client's empty answer.
-            self._challenge_once_more(TOKEN_REFUSED, reply)
-        elif isinstance(claim, ProofClaim) and reply.is_positive:
-            # RFC 5802 §5: a client that does not like our signature gives up here.
-            self._challenge_once_more(claim.signature, reply)
+    def _went_on(self, step: Step) -> Event | None:
+        """Put a challenge, or end the login; a claim is for the caller to judge."""
+        if isinstance(step, bytes):
+            self._out.append(step)
+        elif isinstance(step, Reply):
+            self._end_login(step)
         else:
-            self._end_login(reply)
-
-    def _challenge_once_more(self, challenge: bytes, last_word: Reply) -> None:
-        # RFC 4954 §4: a reply carries no data, so what there is to say is a challenge.
-        self._exchange = None
-        self._last_word = last_word
-        self._out.append(challenge_line(challenge))
+            assert self._dialogue is not None  # it has just spoken
+            return LoginRequested(self._dialogue.mechanism, step)
+        return None
 
     def _end_login(self, reply: Reply) -> None:
         login = self.login
@@ -627,7 +516,7 @@ class ServerSession:
 
     def _leave_login(self) -> None:
         """End an exchange, if one is under way, with nobody logged in."""
-        self._exchange = None
+        self._dialogue = None
         if self.phase is Phase.LOGIN:
             self.phase = Phase.READY
             self.login = None

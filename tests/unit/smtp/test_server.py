@@ -10,17 +10,14 @@ from waypost.mail import reply as replies
 from waypost.mail.address import Address, AddressLiteral
 from waypost.mail.envelope import Body, Notify, Ret
 from waypost.mail.reply import Reply
-from waypost.smtp.server import (
+from waypost.smtp.events import (
     ContentChunk,
     ContentEnded,
     ContentRequested,
-    MailRequested,
-    Phase,
-    RcptRequested,
-    ServerSession,
     ServerSettings,
     TransactionDropped,
 )
+from waypost.smtp.server import MailRequested, Phase, RcptRequested, ServerSession
 
 
 def session(
