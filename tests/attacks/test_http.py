@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from ipaddress import IPv4Address, ip_address
+from pathlib import Path
 
 import pytest
 
@@ -15,20 +16,28 @@ from tests.attacks.addresses import may_reach, spellings, target
 from tests.attacks.conftest import Say
 from tests.attacks.test_ssrf import ALL, ONE_SPELT, PLAIN
 from tests.attacks.world import HONEST, OWN, PAGE_PORT, ZONE, World, hexed
+from waypost.delivery.sts import StsPolicies
 from waypost.dns.caching import CachingResolver
 from waypost.errors import ConnectForbidden
 from waypost.http.client import HttpClient, HttpFailed
+from waypost.mail.address import Domain
 from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
+from waypost.tls.sts import StsPolicy
 
 ORIGINS = {"stranger": Origin.STRANGER, "operator": Origin.OPERATOR}
 
 
+def hubs_gate() -> Gate:
+    """A hub's gate."""
+    own = OwnAddresses(follow_interfaces=False, extra=[ip_address(ip) for ip in OWN])
+    return Gate(trusted=Networks(("private",)), own=own, listening=lambda: frozenset())
+
+
 def fetched(world: World, who: str, urls: Iterable[str]) -> tuple[set[str], set[str]]:
     """The connections that asking for all of these causes, and how each of them ended."""
-    own = OwnAddresses(follow_interfaces=False, extra=[ip_address(ip) for ip in OWN])
-    gate = Gate(trusted=Networks(("private",)), own=own, listening=lambda: frozenset())
+    gate = hubs_gate()
     ends: set[str] = set()
 
     async def ask_for_all() -> None:
@@ -64,6 +73,25 @@ def test_attacks_43_to_46_and_70_urls_with_any_address(world: World, say: Say, w
     # An operator's may be tried that need a zone.
     assert ends - {"HttpFailed" if who == "operator" else ""} == {"302", "ConnectForbidden"}
     say(len(urls), f"URL on the word of the {who}, and as many redirects")
+
+
+def test_attacks_43_to_46_policies_of_domains(world: World, say: Say, tmp_path: Path) -> None:
+    """MTA-STS: who names a domain has the hub ask a host of it, which may be anywhere."""
+    domains = [Domain(f"{hexed(ip)}.a.{ZONE}") for ip in ALL]
+
+    async def ask_for_all() -> list[StsPolicy | None]:
+        client = HttpClient(hubs_gate(), CachingResolver([]), Origin.STRANGER)
+        policies = StsPolicies(tmp_path / "mta-sts.db", client, None, port=PAGE_PORT)
+        resolver = CachingResolver(["127.0.0.1:53"])
+        return [await policies.policy(domain, resolver) for domain in domains]
+
+    world.reached.clear()
+    with world.namespace.watched() as attempts, world.namespace.entered():
+        found = asyncio.run(ask_for_all())
+    assert found == [None] * len(ALL)  # who answers there speaks no TLS
+    connections = {attempt for attempt in attempts if attempt != "127.0.0.1:53"}
+    assert connections == wanted("stranger")
+    say(len(ALL), "policy of a domain whose host is anywhere")
 
 
 def test_attacks_43_and_70_urls_whose_name_moves(world: World, say: Say) -> None:

@@ -217,9 +217,13 @@ class World:
 
         HEX.a has the address, HEX.mx an exchange of that address, HEX.cname is an alias of it,
         HEX.mxcname has an exchange that is an alias; HEX.moves has an honest address first.
-        What stands before HEX, with a hyphen, makes another name of it. Others: _ODD_FORMS.
+        What stands before HEX, with a hyphen, makes another name of it, and each has a host with
+        a policy (MTA-STS). Others: _ODD_FORMS.
         """
         labels = name.to_text(omit_final_dot=True).lower().split(".")
+        first = labels[0]
+        if first in ("_mta-sts", "mta-sts"):
+            labels = labels[1:]
         if labels[2:] != ZONE.split("."):
             return False
         if labels[1] in _ODD_FORMS:
@@ -245,6 +249,8 @@ class World:
                 address = HONEST
         if kind == (dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A):
             _add(answer, text, ttl, dns.rdatatype.to_text(kind), address)
+        if first == "_mta-sts" and kind == dns.rdatatype.TXT:
+            _add(answer, text, ttl, "TXT", '"v=STSv1; id=1"')
         if form == "big":
             _add(answer, text, ttl, "TXT", " ".join(f'"{"x" * 250}"' for _ in range(200)))
         return True

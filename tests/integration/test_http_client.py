@@ -229,7 +229,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_server_is_an_error_in_words(name: str) -> None:
+def test_attack_69_a_hostile_server_is_an_error_in_words(name: str) -> None:
     octets, expected = HOSTILE[name]
     with peer(says(octets)) as url:
         with pytest.raises(HttpFailed, match=expected) as caught:

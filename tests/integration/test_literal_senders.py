@@ -250,7 +250,7 @@ FOREIGN = "Authentication-Results: mx.example; spf=pass smtp.mailfrom=plant.exam
 
 
 @pytest.mark.parametrize("client", [DEVICE, STRANGER, VOUCHER])
-def test_nobody_else_speaks_in_our_name(site: Site, client: str) -> None:
+def test_attack_72_nobody_else_speaks_in_our_name(site: Site, client: str) -> None:
     mailbox = "alerts" if client == STRANGER else f"forged-{client[-1]}"
     content = wire(*FORGED, FOREIGN, "From: x@plant.example", "", *FORGED)
     with site.session(client) as smtp:

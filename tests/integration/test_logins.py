@@ -236,7 +236,7 @@ def test_scram_with_the_library(running: LoginHub) -> None:
 # Before TLS, and without.
 
 
-def test_in_clear_nothing_is_offered_or_taken(running: LoginHub) -> None:
+def test_attack_14_in_clear_nothing_is_offered_or_taken(running: LoginHub) -> None:
     for kind, client in (
         *(("starttls", "127.0.0.1"), ("starttls", TRUSTED), ("clear", "127.0.0.1")),
         *(("careless", "127.0.0.4"), ("careless", "127.0.0.11")),  # 11 is not trusted
@@ -263,7 +263,7 @@ def test_in_clear_for_those_that_are_named(running: LoginHub) -> None:
 
 
 @pytest.mark.parametrize("greeting", ["EHLO", "HELO"])
-def test_a_login_does_not_survive_tls(running: LoginHub, greeting: str) -> None:
+def test_attack_13_a_login_does_not_survive_tls(running: LoginHub, greeting: str) -> None:
     """Not in what a message is taken to come from either, with the same greeting again."""
     with running.smtp("clear", "127.0.0.4") as smtp:
         reply_to(smtp, f"{greeting} same.test")
@@ -616,7 +616,7 @@ def test_listeners_that_cannot_be(tmp_path: Path, more: str) -> None:
 # Guessing, and going away.
 
 
-def test_a_wrong_guess_waits_and_others_do_not(running: LoginHub) -> None:
+def test_attack_61_a_wrong_guess_waits_and_others_do_not(running: LoginHub) -> None:
     """While passwords are checked and answers delayed, the hub serves whoever else is there."""
     guessers = [running.smtp(client=f"127.0.8.{number}") for number in range(1, 31)]
     plain = encoded(f"{chr(0)}ann{chr(0)}wrong")
@@ -634,7 +634,7 @@ def test_a_wrong_guess_waits_and_others_do_not(running: LoginHub) -> None:
         smtp.close()
 
 
-def test_three_guesses_end_a_session_and_ten_the_client(running: LoginHub) -> None:
+def test_attack_61_three_guesses_end_a_session_and_ten_the_client(running: LoginHub) -> None:
     sessions = [running.smtp(client="127.0.9.1") for _ in range(11)]
     plain = encoded(f"{chr(0)}guessed{chr(0)}wrong")
     for smtp in sessions[:10]:
