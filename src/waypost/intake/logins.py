@@ -18,7 +18,7 @@ from waypost.accounts.accounts import Account, Accounts, folded
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
-from waypost.net.networks import site_of
+from waypost.net.networks import client_key
 from waypost.observe import Log
 from waypost.smtp.auth import Secret
 from waypost.smtp.events import LoginOffer
@@ -65,7 +65,7 @@ class Logins:
         self._waiting = 0
         self._clients = _Guesses()
         self._names = _Guesses()
-        self._known: OrderedDict[tuple[str, IPAddress], None] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def offer(self, *, needs_tls: bool) -> LoginOffer | None:
         """How accounts may log in; None: there are none."""
@@ -78,11 +78,11 @@ class Logins:
 
     def judge(self, client: IPAddress, listener: str, claim: Claim, answer: Answer) -> None:
         """Judge a claim; `answer` is called once, at once or later."""
-        site, name = site_of(client), folded(claim.username)
-        too_many = self._clients.count(site) >= MAX_GUESSES or (
-            self._names.count(name) >= MAX_GUESSES_AT_ACCOUNT and (name, site) not in self._known
+        key, name = client_key(client), folded(claim.username)
+        too_many = self._clients.count(key) >= MAX_GUESSES or (
+            self._names.count(name) >= MAX_GUESSES_AT_ACCOUNT and (name, key) not in self._known
         )
-        judged = partial(self._judged, site, client, listener, claim.username, answer)
+        judged = partial(self._judged, key, client, listener, claim.username, answer)
         if too_many or self._waiting >= MAX_WAITING:
             why = "too many wrong guesses" if too_many else "too many logins at once"
             self._log.event(
@@ -146,7 +146,7 @@ class Logins:
 
     def _judged(
         self,
-        site: IPAddress,
+        key: str,
         client: IPAddress,
         listener: str,
         username: str,
@@ -155,13 +155,13 @@ class Logins:
     ) -> None:
         name = folded(username)
         if account is not None:
-            self._clients.forgive(site)
-            self._known[(name, site)] = None
-            _forget_oldest(self._known, (name, site))
+            self._clients.forgive(key)
+            self._known[(name, key)] = None
+            _forget_oldest(self._known, (name, key))
             self._log.event("login", client=client, listener=listener, account=account.name)
             answer(account, replies.LOGGED_IN)
             return
-        guesses = max(self._clients.add(site), self._names.add(name))
+        guesses = max(self._clients.add(key), self._names.add(name))
         delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** (guesses - 1))
         self._log.event(
             "login-failed",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 
 from waypost.intake.acceptance import Limits
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
+from waypost.net.networks import client_key
 from waypost.observe import Log
 
 MINUTE_S = 60.0
@@ -22,15 +22,6 @@ MINUTE_S = 60.0
 MAX_CLIENTS = 65_536
 # Clients with log lines of their own in one minute.
 MAX_LINES = 100
-
-
-@lru_cache(maxsize=8192)
-def client_key(ip: IPAddress) -> str:
-    """Who an address counts as."""
-    if ip.version == 4:
-        return str(ip)
-    network = int(ip) >> 64 << 64
-    return f"{type(ip)(network)}/64"
 
 
 class _Minute:

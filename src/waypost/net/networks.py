@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_network
 
 from waypost.mail.address import IPAddress, as_value
@@ -64,9 +65,12 @@ def only_host(word: str) -> IPAddress | None:
 NOWHERE = Networks(())
 
 
-def site_of(ip: IPAddress) -> IPAddress:
-    """What stands for one client in counts: the address, of IPv6 its /64.
+@lru_cache(maxsize=8192)
+def client_key(ip: IPAddress) -> str:
+    """What a client counts as: its address, of IPv6 the /64.
 
     Whoever has an IPv6 address has 2^64 of them (RFC 6177).
     """
-    return ip if ip.version == 4 else IPv6Address(int(ip) >> 64 << 64)
+    if ip.version == 4:
+        return str(ip)
+    return f"{IPv6Address(int(ip) >> 64 << 64)}/64"

@@ -9,8 +9,9 @@ import pytest
 
 from waypost.intake import visitors as module
 from waypost.intake.acceptance import Limits
-from waypost.intake.visitors import MINUTE_S, Visitors, client_key
+from waypost.intake.visitors import MINUTE_S, Visitors
 from waypost.mail import reply as replies
+from waypost.net.networks import client_key
 from waypost.observe import Log
 
 LIMITS = Limits(
