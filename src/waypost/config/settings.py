@@ -19,6 +19,8 @@ from waypost.config.presets import with_preset
 from waypost.config.readers import LABEL
 from waypost.config.relays import relay_faults, relay_of
 from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
+from waypost.delivery.notify import NotifySettings
+from waypost.delivery.webhook import WebhookSettings
 from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits
@@ -60,6 +62,8 @@ class Settings:
     masked: frozenset[IPAddress] = frozenset()  # gateways that strangers may hide behind
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     relays: tuple[Relay, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
+    notify: tuple[NotifySettings, ...] = ()
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
     listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
     tls: TlsSettings = field(default_factory=TlsSettings)
@@ -230,6 +234,7 @@ class _Reader:
         self._check_targets(values)
         self._check_gateways(values["networks"])
         self._check_relays(values)
+        self._check_programs(values)
         self._check_domains(values)
         for index, listener in enumerate(values["listener"]):
             binds = listener["bind"] or ()
@@ -318,6 +323,18 @@ class _Reader:
                 self._fault((*path, key) if key else path, problem)
         self._check_fallbacks(values)
 
+    def _check_programs(self, values: Values) -> None:
+        """Webhooks and notifications."""
+        for hook in values["webhook"]:
+            path: KeyPath = ("webhook", hook["name"])
+            if (hook["url"] is None) == (hook["url_file"] is None):
+                self._fault(path, "expected either url or url_file")
+            if hook["secret"] is not None and hook["secret_file"] is not None:
+                self._fault((*path, "secret_file"), "secret or secret_file, not both")
+        for notify in values["notify"]:
+            if not notify["urls"] and not notify["urls_file"]:
+                self._fault(("notify", notify["name"]), "expected urls or urls_file")
+
     def _check_fallbacks(self, values: Values) -> None:
         """Each names a relay, and none leads back to where it began."""
         fallbacks = {relay["name"]: relay["fallback"] for relay in values["relay"]}
@@ -333,7 +350,7 @@ class _Reader:
                 self._fault(path, f"mail would go round: {name} is a fallback of its own fallback")
 
     def _check_targets(self, values: Values) -> None:
-        for section in ("relay", "list"):
+        for section in ("relay", "list", "webhook", "notify"):
             known = [entry["name"] for entry in values[section]]
             named: list[tuple[KeyPath, Target]] = [
                 (("route", index, "to"), target)
@@ -486,6 +503,8 @@ def _compose(
             lists=tuple((id_of(entry.name, entry.scope), entry.name) for entry in lists),
         ),
         relays=tuple(relay_of(relay) for relay in values["relay"]),
+        webhooks=tuple(map(_webhook, values["webhook"])),
+        notify=tuple(map(_notify, values["notify"])),
         listeners=tuple(
             ListenerSettings(
                 *(listener["name"], listener["bind"], listener["role"], listener["networks"]),
@@ -560,6 +579,32 @@ def _tokens(tokens: dict[str, Any]) -> TokenSettings | None:
         return None
     secret = tokens["client_secret"] or tokens["client_secret_file"]
     return TokenSettings(tokens["introspection_url"], tokens["client_id"], secret, tokens["ca"])
+
+
+def _webhook(hook: dict[str, Any]) -> WebhookSettings:
+    return WebhookSettings(
+        name=hook["name"],
+        url=hook["url"] or hook["url_file"],
+        secret=hook["secret"] or hook["secret_file"],
+        ca=hook["ca"],
+        attachments=hook["attachments"],
+        attachment_types=hook["attachment_types"],
+        max_attachment=hook["max_attachment"],
+        max_text=hook["max_text"],
+        networks=hook["networks"],
+        timeout_s=hook["timeout_s"],
+    )
+
+
+def _notify(notify: dict[str, Any]) -> NotifySettings:
+    return NotifySettings(
+        name=notify["name"],
+        urls=tuple(dict.fromkeys((*notify["urls"], *notify["urls_file"]))),
+        title=notify["title"],
+        text=notify["text"],
+        picture=notify["picture"],
+        max_text=notify["max_text"],
+    )
 
 
 def _scope(entry: dict[str, Any]) -> str:
