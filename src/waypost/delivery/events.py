@@ -32,7 +32,7 @@ class EventReader:
     def __init__(self, reader: MailReader) -> None:
         self._reader = reader
 
-    async def event(self, message: QueuedMessage, max_text: int) -> Event:
+    async def read(self, message: QueuedMessage, max_text: int) -> Event:
         """Raises TemporaryError when the content cannot be opened."""
         async with _opened(message) as source:
             mail = await self._reader.read(source)
@@ -50,7 +50,7 @@ class EventReader:
         )
 
     async def octets(self, message: QueuedMessage, attachment: Attachment) -> bytes | None:
-        """One attachment; None: it cannot be read. Raises as `event`."""
+        """One attachment; None: it cannot be read. Raises as `read`."""
         async with _opened(message) as source:
             return await self._reader.octets(source, attachment)
 

@@ -77,7 +77,7 @@ class NotifyTransport:
         if settings is None:
             reply = deferred(f"no [notify.{name}] is configured any more", (3, 5))
             return [Outcome.of(reply, success=OutcomeKind.DELIVERED)] * len(job.recipients)
-        event = await self._events.event(job.message, settings.max_text)
+        event = await self._events.read(job.message, settings.max_text)
         picture = await self._picture(job.message, event) if settings.picture else None
         replies = [
             await self._notified(settings, job, recipient, event, picture)

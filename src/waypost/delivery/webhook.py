@@ -117,7 +117,7 @@ class WebhookTransport:
         if hook is None:
             reply = deferred(f"no [webhook.{name}] is configured any more", (3, 5))
             return [_outcome(reply)] * len(job.recipients)
-        event = await self._events.event(job.message, hook.settings.max_text)
+        event = await self._events.read(job.message, hook.settings.max_text)
         attached = await self._attached(hook.settings, job.message, event)
         outcomes: list[Outcome] = []
         for recipient in job.recipients:
