@@ -61,6 +61,7 @@ class Notifier:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._turn = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None  # None: at work, or not running
+        self._leaving: asyncio.Task[None] | None = None  # None: it was never idle for long
 
     async def tell(self, url: Secret, notice: Notice, picture: Picture | None) -> Told:
         """Notify by one URL; trouble of any kind is in what it gives."""
@@ -78,7 +79,7 @@ class Notifier:
             except BaseException:
                 await self._end()  # its answer must not be taken for the next one's
                 raise
-            self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._kill)
+            self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._leave)
             return told
 
     async def close(self) -> None:
@@ -114,11 +115,9 @@ class Notifier:
             self._idle.cancel()
             self._idle = None
 
-    def _kill(self) -> None:
-        """Nothing is under way; the next request finds it ended."""
+    def _leave(self) -> None:
         self._idle = None
-        if self._process is not None:
-            self._process.kill()
+        self._leaving = asyncio.get_running_loop().create_task(self.close())
 
     async def _end(self) -> None:
         if self._process is not None:

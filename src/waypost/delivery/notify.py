@@ -117,7 +117,7 @@ class NotifyTransport:
                 failures.append((number, told))
         if failures:
             return refusal(settings.name, failures)
-        del self._told[key]
+        self._told.pop(key, None)
         return Reply(250, f"notify {settings.name}: {len(settings.urls)} told", (0, 0))
 
     async def _picture(self, message: QueuedMessage, event: Event) -> Picture | None:
