@@ -16,6 +16,7 @@ from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
 from waypost.config.presets import with_preset
+from waypost.config.programs import notify_faults, notify_of, webhook_faults, webhook_of
 from waypost.config.readers import LABEL
 from waypost.config.relays import relay_faults, relay_of
 from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
@@ -324,16 +325,12 @@ class _Reader:
         self._check_fallbacks(values)
 
     def _check_programs(self, values: Values) -> None:
-        """Webhooks and notifications."""
-        for hook in values["webhook"]:
-            path: KeyPath = ("webhook", hook["name"])
-            if (hook["url"] is None) == (hook["url_file"] is None):
-                self._fault(path, "expected either url or url_file")
-            if hook["secret"] is not None and hook["secret_file"] is not None:
-                self._fault((*path, "secret_file"), "secret or secret_file, not both")
-        for notify in values["notify"]:
-            if not notify["urls"] and not notify["urls_file"]:
-                self._fault(("notify", notify["name"]), "expected urls or urls_file")
+        found = [("webhook", entry, webhook_faults(entry)) for entry in values["webhook"]]
+        found += [("notify", entry, notify_faults(entry)) for entry in values["notify"]]
+        for section, entry, faults in found:
+            for key, problem in faults:
+                path: KeyPath = (section, entry["name"])
+                self._fault((*path, key) if key else path, problem)
 
     def _check_fallbacks(self, values: Values) -> None:
         """Each names a relay, and none leads back to where it began."""
@@ -503,8 +500,8 @@ def _compose(
             lists=tuple((id_of(entry.name, entry.scope), entry.name) for entry in lists),
         ),
         relays=tuple(relay_of(relay) for relay in values["relay"]),
-        webhooks=tuple(map(_webhook, values["webhook"])),
-        notify=tuple(map(_notify, values["notify"])),
+        webhooks=tuple(map(webhook_of, values["webhook"])),
+        notify=tuple(map(notify_of, values["notify"])),
         listeners=tuple(
             ListenerSettings(
                 *(listener["name"], listener["bind"], listener["role"], listener["networks"]),
@@ -579,32 +576,6 @@ def _tokens(tokens: dict[str, Any]) -> TokenSettings | None:
         return None
     secret = tokens["client_secret"] or tokens["client_secret_file"]
     return TokenSettings(tokens["introspection_url"], tokens["client_id"], secret, tokens["ca"])
-
-
-def _webhook(hook: dict[str, Any]) -> WebhookSettings:
-    return WebhookSettings(
-        name=hook["name"],
-        url=hook["url"] or hook["url_file"],
-        secret=hook["secret"] or hook["secret_file"],
-        ca=hook["ca"],
-        attachments=hook["attachments"],
-        attachment_types=hook["attachment_types"],
-        max_attachment=hook["max_attachment"],
-        max_text=hook["max_text"],
-        networks=hook["networks"],
-        timeout_s=hook["timeout_s"],
-    )
-
-
-def _notify(notify: dict[str, Any]) -> NotifySettings:
-    return NotifySettings(
-        name=notify["name"],
-        urls=tuple(dict.fromkeys((*notify["urls"], *notify["urls_file"]))),
-        title=notify["title"],
-        text=notify["text"],
-        picture=notify["picture"],
-        max_text=notify["max_text"],
-    )
 
 
 def _scope(entry: dict[str, Any]) -> str:
