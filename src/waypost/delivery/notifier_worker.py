@@ -33,6 +33,7 @@ CONNECT_S = 10
 READ_S = 30
 MAX_WHY = 160
 
+_DELIMITERS = re.compile(r"[:/?#@&=;]+")
 _STATUS = re.compile(r"\berror=([1-5][0-9]{2})\b")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -136,10 +137,11 @@ def _why(lines: list[str], status: int | None, url: str) -> str:
 def without_secrets(text: str, url: str) -> str:
     """The text less all that stands in the URL; the scheme names the service, and stays."""
     _, _, rest = url.partition("://")
-    for form in (rest, unquote(rest)):
-        for piece in sorted(re.split(r"[^\w.\-]+", form), key=len, reverse=True):
-            if len(piece) > 2:
-                text = text.replace(piece, "***")
+    parts = {form for part in _DELIMITERS.split(rest) for form in (part, unquote(part))}
+    parts |= {word for part in parts for word in re.split(r"[^\w.\-]+", part)}
+    for part in sorted(parts, key=len, reverse=True):
+        if len(part) > 2:
+            text = text.replace(part, "***")
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
 
 
