@@ -35,7 +35,7 @@ GOES_THROUGH_THE_GATE = {
 # dnspython opens its own sockets, to the servers the operator named; nobody else may use it.
 MAY_IMPORT_DNSPYTHON = {"dns/caching.py"}
 # Apprise connects by itself, to where URLs of the operator lead; so nobody else may load it, and
-# the hub's own process never does: docs/decisions/0023-webhooks-and-notifications.md.
+# the hub's own process never does: docs/decisions/0026-webhooks-and-notifications.md.
 MAY_IMPORT_APPRISE = {"delivery/notifier_worker.py"}
 CONNECTING = {
     "connect",
