@@ -30,7 +30,9 @@ from waypost.app import make_hook_gate
 from waypost.delivery.events import EventReader
 from waypost.delivery.transport import DeliveryJob
 from waypost.delivery.webhook import WebhookSettings, WebhookTransport
+from waypost.dns.resolver import Answer, ResolverUnavailable, Trouble
 from waypost.errors import PeerUnreachable
+from waypost.mail.address import IPAddress
 from waypost.mail.envelope import Outcome, OutcomeKind
 from waypost.net.interfaces import OwnAddresses
 from waypost.observe import Log
@@ -275,8 +277,9 @@ async def posting(
     made = WebhookSettings(name="plc", url=url, **{"timeout_s": 5.0, **settings})
     transport.configure([made], resolver or StaticResolver())
 
-    async def post() -> list[Outcome]:
-        queued = new_message(IDS.next_id(), content=InlineContent(message()))
+    async def post(*to: str) -> list[Outcome]:
+        content = InlineContent(message())
+        queued = new_message(IDS.next_id(), to=to or ("a@plc.example",), content=content)
         return await transport.deliver(
             DeliveryJob(queued, queued.recipients, Target("webhook", "plc"))
         )
@@ -358,3 +361,23 @@ def test_the_body_is_json_that_a_small_parser_reads(
     [request] = server.wait_for(1)
     assert request.body.isascii()
     assert json.loads(request.body)["subject"] == "Tür"
+
+
+class FailsLater(StaticResolver):
+    """Knows a name for one question, and then the servers are away."""
+
+    async def ipv4(self, name: str) -> Answer[IPAddress]:
+        """See Resolver."""
+        if self.asked[name, "A"]:
+            raise ResolverUnavailable(f"{name} A", Trouble.TIMEOUT)
+        return await super().ipv4(name)
+
+
+@on_loop
+async def test_trouble_in_the_middle_repeats_nothing(server: HookServer) -> None:
+    resolver = FailsLater({("hook.lan", "A"): ["127.0.0.1"]})
+    url = server.url("/200", host="hook.lan")
+    async with posting({"url": url, "networks": ("loopback",)}, resolver) as post:
+        kinds = [outcome.kind for outcome in await post("a@x.test", "b@x.test", "c@x.test")]
+    assert kinds == [OutcomeKind.DELIVERED, OutcomeKind.DEFERRED, OutcomeKind.DEFERRED]
+    assert [request.json["recipient"] for request in server.asked()] == ["a@x.test"]

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from waypost.delivery.events import Event, EventReader
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
-from waypost.errors import ConnectForbidden, PeerUnreachable
+from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
 from waypost.http.client import HttpClient, HttpFailed, HttpResponse, NoConnection, ResponseTooBig
 from waypost.http.url import Url
 from waypost.mail.address import Domain
@@ -132,14 +132,16 @@ class WebhookTransport:
                 self._log.event("forbidden", id=job.message.queue_id, to=job.target, why=error)
                 text = f"webhook {name} leads to where it may not; the hub's log says more"
                 outcome = _outcome(deferred(text, (7, 1)))
-            except HttpFailed as error:
+            except TemporaryError as error:
                 # Without the URL's path, which the error has in front.
                 why = str(error).removeprefix(f"{hook.url}: ")
                 text = f"webhook {name} ({hook.url.authority}): {why}"
                 if not outcomes:
+                    if not isinstance(error, HttpFailed):
+                        raise
                     is_away = isinstance(error, NoConnection)
                     raise PeerUnreachable(text, never_connected=is_away) from error
-                outcome = _outcome(deferred(text, (4, 1)))
+                outcome = _outcome(deferred(text, error.status))
             outcomes.append(outcome)
             if outcome.kind is OutcomeKind.DEFERRED:
                 # The others would fare no better now.
@@ -180,7 +182,7 @@ class WebhookTransport:
         return {"attachments": entries}
 
     async def _posted(self, hook: _Hook, key: str, body: bytes) -> Outcome:
-        """What one request came to. Raises HttpFailed or ConnectForbidden."""
+        """What one request came to. Raises as `HttpClient.fetch`."""
         settings = hook.settings
         timestamp = str(int(time.time()))
         headers = {
