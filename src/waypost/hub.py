@@ -18,6 +18,7 @@ from waypost.app import (
     mailbox_root,
     make_accounts,
     make_gate,
+    make_hook_gate,
     make_keeper,
     make_mailbox_names,
     make_own_addresses,
@@ -34,11 +35,14 @@ from waypost.config.settings import Settings, load_settings
 from waypost.control import ControlServer
 from waypost.delivery.credentials import what_to_do
 from waypost.delivery.discard import DiscardTransport
+from waypost.delivery.events import EventReader
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport
+from waypost.delivery.notify import NotifyTransport
 from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.transport import Transport
+from waypost.delivery.webhook import WebhookTransport
 from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
@@ -58,6 +62,7 @@ from waypost.queue.history import History
 from waypost.queue.spool import FileContent, InlineContent, Spool
 from waypost.queue.sqlite import SqliteStore
 from waypost.queue.store import Action
+from waypost.reading.process import MailReader
 from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxNames
 from waypost.tls.pins import Pin
@@ -130,6 +135,14 @@ class Hub:
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
+        self._reader = MailReader()
+        events = EventReader(self._reader)
+        self._webhooks = WebhookTransport(
+            events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
+        )
+        self._webhooks.configure(settings.webhooks, self._smtp.resolver)
+        self._notify = NotifyTransport(events)
+        self._notify.configure(settings.notify)
         transports: dict[str, Transport] = {
             "mailbox": self._maildir,
             "smtp": self._smtp,
@@ -139,6 +152,8 @@ class Hub:
             "list": lists,
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
+            "webhook": self._webhooks,
+            "notify": self._notify,
         }
         self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
         self._dispatcher = Dispatcher(
@@ -253,6 +268,8 @@ class Hub:
         self._smtp.demands.policy = policy
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
+        self._webhooks.configure(settings.webhooks, self._smtp.resolver)
+        self._notify.configure(settings.notify)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
@@ -338,6 +355,8 @@ class Hub:
         await self._smtp.credentials.close()
         await self._paces.close()
         await self._maildir.close()
+        await self._notify.close()
+        await self._reader.close()
         await self._spool.close()
         await self._store.close()
         self._log.event("stopped")
