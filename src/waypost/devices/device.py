@@ -22,6 +22,8 @@ MAX_EXPECT_S = 366 * 86_400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,62}")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _DAY_MINUTES = 1_440
+# Targets that have no place for an alarm, or no recipient.
+_NOWHERE = frozenset({"direct", "discard", "reject"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,12 @@ class Quiet:
         """How long it is."""
         return (self.to_minute - self.from_minute) % _DAY_MINUTES * 60.0
 
-    def holds(self, at: float) -> bool:
-        """True for a moment in it."""
+    def lasted_s(self, at: float) -> float | None:
+        """How long it has lasted at a moment in it; None: the moment is not in it."""
         local = time.localtime(at)
         minute = local.tm_hour * 60 + local.tm_min
-        return (minute - self.from_minute) % _DAY_MINUTES * 60.0 < self.lasts_s
+        lasted_s = (minute - self.from_minute) % _DAY_MINUTES * 60.0 + local.tm_sec
+        return lasted_s if lasted_s < self.lasts_s else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,13 @@ def _words(value: Any) -> tuple[str, ...]:
     return words
 
 
+def _alarm(value: Any) -> Target:
+    target = parse_target(_text(value))
+    if target.kind in _NOWHERE:
+        raise ValueError(f"alarm {value!r}: expected a target that keeps or carries mail")
+    return target
+
+
 def _expect(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("expected seconds")
@@ -143,7 +153,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "quiet": lambda value: Quiet.parse(_text(value)),
     "failure": _words,
     "success": _words,
-    "alarm": lambda value: parse_target(_text(value)),
+    "alarm": _alarm,
 }
 _DEFAULTS = {field.name: field.default for field in fields(DeviceSettings)}
 

@@ -17,12 +17,12 @@ class Judgement(NamedTuple):
 def silence_is_due_at(since: float, expect_s: float, quiet: Quiet | None) -> float:
     """When silence since a moment is too long.
 
-    Never in quiet hours: what would fall into them comes as long after their end as it lay after
-    their beginning, so that a device that mails by day has its time in the morning.
+    Never in quiet hours: of an interval that would end in them, what lies in them comes after
+    them, so that a device that mails by day has its time in the morning.
     """
     due = since + expect_s
-    while quiet is not None and quiet.holds(due):
-        due += quiet.lasts_s
+    while quiet is not None and (lasted_s := quiet.lasted_s(due)) is not None:
+        due += quiet.lasts_s - lasted_s + min(lasted_s, expect_s)
     return due
 
 

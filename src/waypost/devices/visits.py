@@ -34,7 +34,12 @@ _AUTH = re.compile(
     rb"|NTLM|GSSAPI|EXTERNAL)(?=\s|$)",
     re.IGNORECASE,
 )
-_WORD = re.compile(rb"[A-Za-z]{1,12}(?=\s)")
+# Of these it helps to know that they came: other protocols, and what is no part of ours.
+_WORD = re.compile(
+    rb"(?:GET|HEAD|POST|PUT|OPTIONS|CONNECT|USER|PASS|ETRN|SEND|SOML|SAML|TURN|XCLIENT|XFORWARD)"
+    rb"(?= )",
+    re.IGNORECASE,
+)
 # "Username:" and "Password:", and the empty challenge, tell nothing.
 _PROMPTS = (b"334 VXNlcm5hbWU6", b"334 UGFzc3dvcmQ6", b"334 ")
 _CHALLENGE = b"334 "
