@@ -235,21 +235,37 @@ def test_its_mailbox_takes_what_has_none(hub: Hub) -> None:
 
 
 def test_what_cannot_be_set_is_refused(hub: Hub) -> None:
+    """The same with a hub and without."""
     send(hub, "127.0.0.2")
-    for arguments, said in (
-        (("127.0.0.2", "--alarm", "pigeon:1"), "no target"),
-        (("127.0.0.2", "--name", "a b"), "letters"),
-        (("nobody", "--name", "x"), "no device 'nobody'"),
-    ):
-        for _ in range(2):  # with a hub, and without
+    assert hub.run("device", "set", "127.0.0.3", "--name", "taken").returncode == 0
+    for _ in range(2):
+        for arguments, said, status in (
+            (("127.0.0.2", "--alarm", "pigeon:1"), "no target", 2),
+            (("127.0.0.2", "--name", "a b"), "letters", 2),
+            (("127.0.0.2", "--expect", "soon"), "span of time", 2),
+            (("127.0.0.2",), "nothing to set", 2),
+            (("127.0.0.2", "--name", "Taken"), "has the name", 1),
+            (("nobody", "--name", "x"), "no device 'nobody'", 1),
+        ):
             done = hub.run("device", "set", *arguments)
-            assert done.returncode == 1
+            assert done.returncode == status
             assert said in done.stderr.decode()
-    assert hub.run("device", "set", "127.0.0.2").returncode == 2
-    assert hub.run("device", "set", "127.0.0.2", "--expect", "soon").returncode == 2
-    hub.stop()
-    assert hub.run("device", "set", "127.0.0.2", "--name", "a b").returncode == 1
+        hub.stop()
     assert hub.run("device", "show", "127.0.0.2", "--dialogue").returncode == 75
+
+
+def test_a_damaged_file_stops_no_mail(hub: Hub) -> None:
+    send(hub, "127.0.0.2")
+    hub.stop()
+    (hub.data / "devices.db").write_bytes(b"damaged" * 1_000)
+    hub.start()
+    hub.wait_for_log("devices-trouble")
+    send(hub, "127.0.0.2")
+    hub.wait_for_mail("alerts", 2)
+    assert devices(hub)["127.0.0.2"]["messages"] == 1
+    refused = hub.run("device", "set", "127.0.0.2", "--name", "x")
+    assert refused.returncode == 1
+    assert "devices.db" in refused.stderr.decode()
 
 
 def test_strangers_are_no_devices(tmp_path: Path) -> None:

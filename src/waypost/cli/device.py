@@ -24,6 +24,7 @@ from waypost.cli.output import (
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
 from waypost.devices.desk import device_row
+from waypost.devices.device import DeviceSettings
 from waypost.devices.registry import Registry
 from waypost.devices.visits import NOTE
 from waypost.devices.watch import span_text
@@ -196,6 +197,11 @@ def _set(parsed: argparse.Namespace) -> int:
     }
     if not wanted:
         complain("nothing to set; see: waypost device set --help")
+        return EXIT_USAGE
+    try:
+        DeviceSettings().changed(wanted)
+    except ValueError as error:
+        complain(str(error))
         return EXIT_USAGE
     settings = settings_of(parsed)
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from waypost.devices.device import Device
 from waypost.devices.registry import Registry
 from waypost.devices.visits import Visits
 from waypost.observe import Log
+from waypost.tls.kept import KeptUnavailable
 
 
 class Desk:
@@ -26,12 +28,17 @@ class Desk:
         }
 
     async def _list(self, request: dict[str, Any]) -> dict[str, Any]:
-        await self._registry.write()  # and so know their subjects
+        await self._catch_up()
         return {"devices": [device_row(device) for device in self._registry.all()]}
 
     async def _show(self, request: dict[str, Any]) -> dict[str, Any]:
-        await self._registry.write()
+        await self._catch_up()
         return {"device": device_row(self._registry.find(str(request["device"])))}
+
+    async def _catch_up(self) -> None:
+        """Writing finds out subjects; what cannot be written can still be shown."""
+        with contextlib.suppress(KeptUnavailable):  # registry.keep() says so
+            await self._registry.write()
 
     async def _set(self, request: dict[str, Any]) -> dict[str, Any]:
         device = self._registry.change(str(request["device"]), dict(request["settings"]))

@@ -75,6 +75,8 @@ class Registry:
         self._gone: list[IPAddress] = []
         self._writing: asyncio.Lock = asyncio.Lock()
         self._is_in_trouble = False
+        # Why the file could not be read: it is not written then, as that would take what it has.
+        self._unread: KeptUnavailable | None = None  # None: it was read, or is not there
         self._is_full = False
         # Called for mail of a device that is awaited, or whose words mean something.
         self.on_mail: OnMail | None = None
@@ -209,18 +211,25 @@ class Registry:
         """Read the file, if there is one. Blocks. Raises KeptUnavailable."""
         if not self._path.exists():
             return
-        now = time.monotonic()
         try:
-            with kept(self._path, _SCHEMA) as database:
-                rows = database.execute("SELECT ip, settings, seen FROM device").fetchall()
-            for ip, settings, seen in rows:
-                device = Device.of_json(ip, json.loads(settings), json.loads(seen))
-                device.waited_from = now
-                self._devices[device.ip] = device
-                if device.settings.name is not None:
-                    self._names[device.settings.name.lower()] = device
+            self._read()
         except (ValueError, TypeError, AttributeError) as error:
-            raise KeptUnavailable(f"{self._path}: {error}") from error
+            self._unread = KeptUnavailable(f"{self._path}: {error}")
+            raise self._unread from error
+        except KeptUnavailable as error:
+            self._unread = error
+            raise
+
+    def _read(self) -> None:
+        now = time.monotonic()
+        with kept(self._path, _SCHEMA) as database:
+            rows = database.execute("SELECT ip, settings, seen FROM device").fetchall()
+        for ip, settings, seen in rows:
+            device = Device.of_json(ip, json.loads(settings), json.loads(seen))
+            device.waited_from = now
+            self._devices[device.ip] = device
+            if device.settings.name is not None:
+                self._names[device.settings.name.lower()] = device
 
     async def keep(self) -> None:
         """Until cancelled: write what has changed, now and then."""
@@ -234,6 +243,8 @@ class Registry:
     async def write(self) -> None:
         """What has changed is on disk when this returns. Raises KeptUnavailable."""
         async with self._writing:
+            if self._unread is not None:
+                raise self._unread
             while self._changed or self._gone:
                 rows, gone = self._take()
                 try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
+from time import monotonic
 from typing import NamedTuple
 
 from waypost.devices.device import Device
@@ -16,13 +16,22 @@ from waypost.mail.address import IPAddress
 from waypost.smtp.quirks import Quirk
 
 MAX_DIALOGUES = 1_000
-# Of one session its beginning and its end are kept, each of at most so many octets.
-_HALF_BYTES = 4_096
+# Of one session its beginning and its end are kept: three parts, each of at most so much and one
+# line more. They are shifted, never searched: that is for every message of a long session.
+_PART_BYTES = 1_700
+_MAX_LINE = 1_000
 # What a line costs besides its octets.
 _LINE_BYTES = 24
 
 CLIENT, SERVER, NOTE = "C", "S", "-"
 
+# The beginnings of nearly all commands that come, which hold no secret: one look instead of a
+# pattern for each.
+_PLAIN = frozenset(
+    spelling
+    for verb in (b"MAIL ", b"RCPT ", b"DATA", b"RSET", b"QUIT", b"EHLO ", b"HELO ", b"BDAT ")
+    for spelling in (verb, verb.lower())
+)
 # Commands that are shown whole. What else a client sends may be a secret in a wrong place: some
 # send their password though AUTH was refused.
 _SHOWN = re.compile(
@@ -54,36 +63,41 @@ class Line(NamedTuple):
     text: bytes
 
 
+# When (monotonic), who, and what: no Line, which takes ten times as long to make.
+_Heard = tuple[float, str, bytes]
+
+
 class Visit:
     """One session of a device; a Transcript for the engine."""
 
     __slots__ = (
-        *("_began", "_head", "_head_left", "_is_over", "_registry", "_tail", "_tail_bytes"),
-        *("_tried_login", "began_at", "device", "left_out"),
+        *("_before", "_began", "_beginning", "_left_out", "_limit", "_lines", "_registry", "_size"),
+        *("_tried_login", "began_at", "device"),
     )
 
     def __init__(self, registry: Registry, device: Device) -> None:
         self._registry = registry
         self.device = device
         self.began_at = time.time()
-        self._began = time.monotonic()
-        self._head: list[Line] = []
-        self._head_left = _HALF_BYTES
-        self._tail: deque[Line] = deque()
-        self._tail_bytes = 0
-        self.left_out = 0  # lines between the beginning and the end
+        self._began = monotonic()
+        self._beginning: list[_Heard] = []  # for good; empty: all fits yet
+        self._before: list[_Heard] = []  # what comes before _lines
+        self._lines: list[_Heard] = []
+        self._size = 0  # of _lines
+        self._limit = _PART_BYTES  # -1: nothing is kept of it any more
+        self._left_out = 0  # how many are, behind the beginning
         self._tried_login = False
-        self._is_over = False  # nothing is kept of it any more
 
     # What the engine says.
 
     def heard(self, line: bytes, *, is_response: bool) -> None:
         """See Transcript."""
-        if is_response:
-            line = line if line == b"*" else _MASK
-        elif _SHOWN.fullmatch(line) is None:
-            line = self._masked(line)
-        self._keep(CLIENT, line)
+        if is_response or line[:5] not in _PLAIN:
+            line = self._masked(line, is_response=is_response)
+        self._lines.append((monotonic(), CLIENT, line))
+        self._size += len(line) + _LINE_BYTES
+        if self._size > self._limit:
+            self._shift()
 
     def content(self, size: int) -> None:
         """See Transcript."""
@@ -96,7 +110,10 @@ class Visit:
                 _CHALLENGE + _MASK if line.startswith(_CHALLENGE) and line not in _PROMPTS else line
                 for line in octets.split(b"\r\n")
             )
-        self._keep(SERVER, octets)
+        self._lines.append((monotonic(), SERVER, octets))
+        self._size += len(octets) + _LINE_BYTES
+        if self._size > self._limit:
+            self._shift()
 
     # What the session says.
 
@@ -110,25 +127,27 @@ class Visit:
 
     def drop(self) -> None:
         """Keep nothing of it: others take its place."""
-        self._is_over = True
-        self._head.clear()
-        self._tail.clear()
+        self._limit = -1
+        self._shift()
 
     @property
     def lines(self) -> list[Line]:
         """All that was kept, in order; each reply a line of its own."""
-        lines = list(self._head)
-        if self.left_out:
-            text = b"%d lines are left out" % self.left_out
-            lines.append(Line(self._tail[0].after_s, NOTE, text))
-        lines += self._tail
+        left_out: list[_Heard] = []
+        if self._left_out:
+            at = self._beginning[-1][0]
+            left_out.append((at, NOTE, b"%d lines are left out" % self._left_out))
         return [
-            kept._replace(text=part)
-            for kept in lines
-            for part in kept.text.removesuffix(b"\r\n").split(b"\r\n")
+            Line(at - self._began, who, part)
+            for at, who, text in (*self._beginning, *left_out, *self._before, *self._lines)
+            for part in text.removesuffix(b"\r\n").split(b"\r\n")
         ]
 
-    def _masked(self, line: bytes) -> bytes:
+    def _masked(self, line: bytes, *, is_response: bool) -> bytes:
+        if is_response:
+            return line if line == b"*" else _MASK
+        if _SHOWN.fullmatch(line) is not None:
+            return line
         if line.lstrip()[:4].upper() == b"AUTH":
             self._tried_login = True
             login = _AUTH.match(line)
@@ -138,20 +157,24 @@ class Visit:
         return b"%s%s (%d octets)" % (b"" if word is None else word[0] + b" ", _MASK, len(line))
 
     def _keep(self, who: str, text: bytes) -> None:
-        if self._is_over:
+        self._lines.append((monotonic(), who, text))
+        self._size += len(text) + _LINE_BYTES
+        if self._size > self._limit:
+            self._shift()
+
+    def _shift(self) -> None:
+        """A part is full, or nothing is to be kept."""
+        lines, self._lines, self._size = self._lines, [], 0
+        if self._limit < 0:
+            self._beginning, self._before, self._left_out = [], [], 0
             return
-        line = Line(time.monotonic() - self._began, who, text[:_HALF_BYTES])
-        cost = len(line.text) + _LINE_BYTES
-        if self._head_left >= cost and not self._tail:
-            self._head_left -= cost
-            self._head.append(line)
-            return
-        self._head_left = 0
-        self._tail.append(line)
-        self._tail_bytes += cost
-        while self._tail_bytes > _HALF_BYTES and len(self._tail) > 1:
-            self._tail_bytes -= len(self._tail.popleft().text) + _LINE_BYTES
-            self.left_out += 1
+        at, who, text = lines[-1]  # the only one that may be long
+        lines[-1] = (at, who, text[:_MAX_LINE])
+        if not self._beginning:
+            self._beginning = lines
+        else:
+            self._left_out += len(self._before)
+            self._before = lines
 
 
 class Visits:

@@ -107,9 +107,8 @@ class Watch:
 
     async def look(self) -> None:
         """Raise the alarms that are due."""
-        back, self._back = self._back, []
-        for device in back:
-            await self._say_back(device)
+        while self._back:
+            await self._say_back(self._back.pop(0))
         now = self._clock()
         for device in [entry for entry in self._registry.all() if self._is_too_silent(entry, now)]:
             device.is_silent = True
@@ -129,14 +128,14 @@ class Watch:
         """Judge what waits, as far as time allows, and end."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                if self._judging is not None:
+                if self._judging is not None and not self._judging.done():
                     await self._judging
                 while not self._mails.empty():
                     await self._judge(self._mails.get_nowait())
                 for report in list(self._reports.values()):
                     await self._say_report(report, waits=False)
-                for device in self._back:
-                    await self._say_back(device)
+                while self._back:
+                    await self._say_back(self._back.pop(0))
         await self._reader.close()
 
     # Silence.

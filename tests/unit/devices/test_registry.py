@@ -130,7 +130,7 @@ def test_the_oldest_without_settings_go(tmp_path: Path) -> None:
         registry.change("203.0.113.1", {"kind": "x"})
 
 
-def test_a_file_that_cannot_be_read_or_written_loses_nothing(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "devices.db"
     path.write_bytes(b"no database at all, whatever its name says" * 50)
     registry = Registry(path)
@@ -139,8 +139,20 @@ def test_a_file_that_cannot_be_read_or_written_loses_nothing(tmp_path: Path) -> 
     registry.meet(CAMERA)
     with pytest.raises(KeptUnavailable):
         asyncio.run(registry.write())
-    path.unlink()
+    assert path.read_bytes().startswith(b"no database")
+    assert registry.find("192.0.2.7").sessions == 1
+
+
+def test_what_could_not_be_written_is_written_later(tmp_path: Path) -> None:
+    path = tmp_path / "devices.db"
+    registry = Registry(path)
+    registry.meet(CAMERA)
+    path.mkdir()
+    with pytest.raises(KeptUnavailable):
+        asyncio.run(registry.write())
+    registry.meet(CAMERA)
+    path.rmdir()
     asyncio.run(registry.write())
     again = Registry(path)
     again.load()
-    assert again.find("192.0.2.7").sessions == 1
+    assert again.find("192.0.2.7").sessions == 2
