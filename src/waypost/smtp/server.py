@@ -180,9 +180,11 @@ class ServerSession:
                 line = self._next_line()
                 if line is None:
                     return None
+                # Asked anew: a line before this one may have ended the login by its form.
+                is_response = self.phase is Phase.LOGIN
                 if self.transcript is not None:
-                    self.transcript.heard(line, is_response=phase is Phase.LOGIN)
-                event = self._command(line) if phase is not Phase.LOGIN else self._response(line)
+                    self.transcript.heard(line, is_response=is_response)
+                event = self._response(line) if is_response else self._command(line)
             if event is None:
                 if self.phase is phase and (phase is Phase.DATA or phase is Phase.CHUNK):
                     return None
