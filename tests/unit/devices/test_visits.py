@@ -32,9 +32,9 @@ def said(begun: Visit) -> list[bytes]:
         (b"AUTH PLAIN AGNhbQBzZWNyZXQ=", b"AUTH PLAIN ***"),
         (b"auth plain AGNhbQBzZWNyZXQ=", b"auth plain ***"),
         (b"  AUTH\tPLAIN\tAGNhbQBzZWNyZXQ=", b"  AUTH\tPLAIN ***"),
-        (b"AUTH AGNhbQBzZWNyZXQ=", b"AUTH *** (21 octets)"),
+        (b"AUTH AGNhbQBzZWNyZXQ=", b"*** (21 octets)"),
         (b"AUTH=LOGIN AGNhbQBzZWNyZXQ=", b"*** (27 octets)"),
-        (b"AUTH PLAINAGNhbQBzZWNyZXQ=", b"AUTH *** (26 octets)"),
+        (b"AUTH PLAINAGNhbQBzZWNyZXQ=", b"*** (26 octets)"),
         (b"PASS secret", b"PASS *** (11 octets)"),
         (b"c2VjcmV0", b"*** (8 octets)"),
         (b"secret", b"*** (6 octets)"),
@@ -46,7 +46,7 @@ def said(begun: Visit) -> list[bytes]:
 def test_what_may_be_a_secret_is_masked(tmp_path: Path, line: bytes, kept: bytes) -> None:
     begun = visit(tmp_path)
     begun.heard(line, is_response=False)
-    assert said(begun) == [kept] or (line.startswith(b"AUTH") and b"AGN" not in said(begun)[0])
+    assert said(begun) == [kept]
 
 
 def test_answers_to_challenges_are_masked_and_what_follows_a_refused_login_too(
