@@ -24,6 +24,8 @@ from waypost.delivery.maildir import mailbox_names
 from waypost.delivery.securing import OnPin, Securing
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.sts import StsPolicies
+from waypost.devices.registry import FILE as DEVICES_FILE
+from waypost.devices.registry import Registry
 from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
 from waypost.http.client import HttpClient
@@ -36,7 +38,7 @@ from waypost.net.networks import NOWHERE, Networks
 from waypost.observe import Log
 from waypost.routing.groups import DomainGroups
 from waypost.routing.mailboxes import MailboxNames
-from waypost.routing.table import RoutingTable
+from waypost.routing.table import MailboxOf, RoutingTable
 from waypost.tls.pins import Pins
 from waypost.tls.policy import TlsPolicy
 
@@ -112,7 +114,11 @@ def make_subjects(settings: Settings, own: OwnAddresses) -> Subjects:
 
 
 def make_table(
-    settings: Settings, own: OwnAddresses, mailboxes: MailboxNames, gate: Gate
+    settings: Settings,
+    own: OwnAddresses,
+    mailboxes: MailboxNames,
+    gate: Gate,
+    mailbox_of_client: MailboxOf,
 ) -> RoutingTable:
     """The route table these settings ask for; the command line explains with the same one."""
     return RoutingTable(
@@ -121,7 +127,13 @@ def make_table(
         trusted=Networks(settings.trusted),
         mailboxes=mailboxes,
         gate=gate,
+        mailbox_of_client=mailbox_of_client,
     )
+
+
+def make_registry(settings: Settings, log: Log | None = None) -> Registry:
+    """The devices, not loaded yet; `log` is a hub's."""
+    return Registry(settings.data_dir / DEVICES_FILE, log)
 
 
 def smtp_settings(settings: Settings) -> SmtpSettings:

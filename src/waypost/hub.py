@@ -22,6 +22,7 @@ from waypost.app import (
     make_keeper,
     make_mailbox_names,
     make_own_addresses,
+    make_registry,
     make_resolver,
     make_smtp,
     make_subjects,
@@ -43,6 +44,9 @@ from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.transport import Transport
 from waypost.delivery.webhook import WebhookTransport
+from waypost.devices.desk import Desk
+from waypost.devices.visits import Visits
+from waypost.devices.watch import Watch
 from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
@@ -65,6 +69,7 @@ from waypost.queue.store import Action
 from waypost.reading.process import MailReader
 from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxNames
+from waypost.routing.table import RoutingTable
 from waypost.tls.pins import Pin
 from waypost.tls.policy import TlsPolicy
 from waypost.tls.settings import LOOK_S, Profile
@@ -97,7 +102,9 @@ class Hub:
         self._visitors = Visitors(settings.limits, log)
         self._gate = make_gate(settings, self._own, self._listening)
         self._mailboxes = make_mailbox_names(settings)
-        self._table = make_table(settings, self._own, self._mailboxes, self._gate)
+        self._devices = make_registry(settings, log)
+        self._visits = Visits(self._devices)
+        self._table = self._make_table(settings)
         self._keeper = make_keeper(settings)
         self._renewer = self._make_renewer()
         self._own_changed = asyncio.Event()
@@ -117,6 +124,7 @@ class Hub:
             own=self._own,
             hostname=settings.hostname,
             senders=self._senders,
+            on_received=self._devices.took,
             log=log,
         )
         self._maildir = MaildirTransport(
@@ -132,6 +140,7 @@ class Hub:
         self._alarms = Alarms(
             self._store, table=lambda: self._table, mailboxes=lambda: self._mailboxes, log=log
         )
+        self._watch = Watch(self._devices, self._alarms.tell, log)
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
@@ -180,6 +189,7 @@ class Hub:
                 "relay-login": self._relay_login,
                 "users": self._users_changed,
                 "acme": self._acme_asked,
+                **Desk(self._devices, self._visits, log).actions,
             },
         )
 
@@ -195,6 +205,10 @@ class Hub:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
         try:
+            await asyncio.to_thread(self._devices.load)
+        except TemporaryError as error:  # mail comes first
+            log.event("devices-trouble", why=error)
+        try:
             await self._renew_certificates(self._settings)
             await self._renewer.configure(self._settings.acme, self._settings.hostname)
             self._say_masked(self._settings)
@@ -206,6 +220,9 @@ class Hub:
             self._spawn(self._keep_certificates(), "certificates")
             self._spawn(self._smtp.credentials.keep(), "relay logins")
             self._spawn(self._renewer.run(), "acme")
+            self._spawn(self._devices.keep(), "devices")
+            self._spawn(self._watch.keep_time(), "devices' silence")
+            self._spawn(self._watch.read_mail(), "devices' mail")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -255,7 +272,7 @@ class Hub:
         mailboxes = MailboxNames(settings.mailboxes)
         mailboxes.carry_over(self._mailboxes)
         self._mailboxes = mailboxes
-        self._table = make_table(settings, self._own, mailboxes, self._gate)
+        self._table = self._make_table(settings)
         self._acceptance.table = self._table
         self._acceptance.hostname = settings.hostname
         self._senders.policy = settings.senders
@@ -316,6 +333,7 @@ class Hub:
             limits=self._settings.limits,
             hostname=self._settings.hostname,
             visitors=self._visitors,
+            visits=self._visits,
             tls=(
                 None
                 if settings.tls == "off"
@@ -329,6 +347,10 @@ class Hub:
             listener.stop_listening()  # where it had bound before
             raise
         self._listeners.append(listener)
+
+    def _make_table(self, settings: Settings) -> RoutingTable:
+        own, devices = self._own, self._devices
+        return make_table(settings, own, self._mailboxes, self._gate, devices.mailbox_of)
 
     def _make_renewer(self) -> Renewer:
         # As make_keeper.
@@ -350,6 +372,8 @@ class Hub:
         self._logins.close()
         for task in self._background:
             task.cancel()
+        await self._watch.close(limit_s)
+        await self._devices.close()
         await self._dispatcher.drain(limit_s)
         await self._smtp.close()
         await self._smtp.credentials.close()

@@ -700,3 +700,10 @@ def test_scram_hears_anything(first: bytes, second: bytes) -> None:
     server.say(b64(first))
     server.say(b64(second))
     assert server.session.login is None
+
+
+def test_a_bad_line_ends_the_login_also_when_more_came_with_it() -> None:
+    """What stands behind it is a command again, not an answer to a challenge that is gone."""
+    session = Server()
+    said = session.feed(b"AUTH LOGIN AQ4/\r\n\0\r\nNOOP\r\n")
+    assert [reply[:3] for reply in split_replies(said)] == [b"334", b"500", b"250"]

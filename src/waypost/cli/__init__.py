@@ -12,6 +12,7 @@ from waypost import __version__
 from waypost.cli import (
     check,
     configuration,
+    device,
     dns,
     mailbox,
     queue,
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
     delivering = (serve, send, sendmail, route, check, queue, mailbox, trace)
-    for module in (*delivering, relay, dns, tls, user, configuration):
+    for module in (*delivering, device, relay, dns, tls, user, configuration):
         module.add_commands(verbs, common)
     return parser
 

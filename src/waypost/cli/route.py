@@ -15,6 +15,7 @@ from waypost.app import (
     make_gate,
     make_mailbox_names,
     make_own_addresses,
+    make_registry,
     make_smtp,
     make_table,
     trusted_clients,
@@ -84,7 +85,9 @@ def _route(parsed: argparse.Namespace) -> int:
         return EXIT_USAGE
     own = make_own_addresses(settings)
     gate = make_gate(settings, own, lambda: configured_places(settings))
-    table = make_table(settings, own, make_mailbox_names(settings), gate)
+    devices = make_registry(settings)
+    devices.load()
+    table = make_table(settings, own, make_mailbox_names(settings), gate, devices.mailbox_of)
     arrival = Arrival(
         protocol="ESMTP",
         client_ip=client,

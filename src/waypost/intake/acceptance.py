@@ -47,6 +47,8 @@ from waypost.smtp.command import MailRequested, RcptRequested
 from waypost.smtp.events import ContentEnded
 
 Answer = Callable[[Reply], None]
+# Is given a message that is durable, and the beginning of its content.
+OnReceived = Callable[[QueuedMessage, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Acceptance:
         own: OwnAddresses,
         hostname: str | None,
         senders: Senders,
+        on_received: OnReceived,
         log: Log,
     ) -> None:
         """`table` and `hostname` may be replaced while running (reload)."""
@@ -138,6 +141,7 @@ class Acceptance:
         self._store = store
         self._spool = spool
         self._own = own
+        self._on_received = on_received
         self._log = log
         self.table = table
         self.hostname = hostname
@@ -252,6 +256,7 @@ class Acceptance:
             error = done.exception()
             if error is None:
                 self._log_received(message)
+                self._on_received(message, head)
                 answer(Reply(250, f"queued as {message.queue_id}", (0, 0)))
             else:
                 # After an I/O error the commit may yet turn out to have happened; then the file

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from waypost.accounts.accounts import Account
+from waypost.devices.visits import Visit
 from waypost.intake.acceptance import Transaction
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress, as_value
@@ -32,6 +33,7 @@ from waypost.smtp.events import (
     TlsRequested,
     TransactionDropped,
 )
+from waypost.smtp.quirks import Quirk
 from waypost.smtp.server import Phase, ServerSession
 from waypost.tls.hello import HANDSHAKE
 
@@ -94,6 +96,7 @@ class IncomingSession(asyncio.Protocol):
         "_tls",
         "_transaction",
         "_transport",
+        "_visit",
         "last_heard_at",
     )
 
@@ -124,6 +127,7 @@ class IncomingSession(asyncio.Protocol):
         self._early: bytearray | None = None  # None: no handshake is under way
         self._arrival: Arrival | None = None  # None: no MAIL yet
         self._transaction: Transaction | None = None
+        self._visit: Visit | None = None  # None: not a device's, as far as is known
         self.last_heard_at = 0.0
 
     # asyncio.Protocol
@@ -172,6 +176,10 @@ class IncomingSession(asyncio.Protocol):
 
     def _begin(self, caller: Caller | None) -> None:
         """Greet; late, if it has not been held back yet."""
+        if self._is_trusted and self._client_ip is not None:
+            self._visit = self._session.transcript = self._listener.visits.begin(self._client_ip)
+            if self._visit is not None and self._tls is not None:
+                self._visit.note(self._tls)
         if caller is not None and self._tls is not None:
             hold_s = self._listener.doorway.delay_s(caller)
             if hold_s:
@@ -210,6 +218,7 @@ class IncomingSession(asyncio.Protocol):
                 self.say_and_close(replies.SPOKE_TOO_EARLY)
                 return
             if data[0] == HANDSHAKE and self._tls is None:
+                self._session.quirks |= Quirk.TLS_HELLO
                 self._listener.heard_hello(self._client_ip)
                 self._transport.abort()
                 return
@@ -235,6 +244,12 @@ class IncomingSession(asyncio.Protocol):
         if self._is_counted and self._client_ip is not None:
             self._is_counted = False
             self._listener.visitors.leave(self._client_ip)
+        if self._visit is not None:
+            if self._session.phase is not Phase.CLOSED:
+                self._session.quirks |= Quirk.NO_QUIT
+                self._visit.note("the client went away")
+            self._visit.forgave(self._session.quirks)
+            self._visit = None
         self._session.phase = Phase.CLOSED
         # A message whose content has ended is the store's business now, whoever is listening.
         if self._transaction is not None and not self._session.is_answering:
@@ -364,11 +379,15 @@ class IncomingSession(asyncio.Protocol):
                 raise ConnectionAbortedError("it closed in the handshake")
         except OSError as error:  # and ssl.SSLError, ConnectionError, TimeoutError with it
             self._listener.say_tls_failed(self._client_ip, error)
+            if self._visit is not None:
+                self._visit.note("the TLS handshake failed; the log says why")
             self._transport.abort()
             self._end()  # asyncio does not say so of a connection that ends in its handshake
             return
         self._transport = transport
         self._tls = _negotiated(transport)
+        if self._visit is not None and self._tls is not None:
+            self._visit.note(self._tls)
         self._is_paused = False
         self._arrival = None  # neither who it was nor how it came holds any more
         self._session.encrypted()
@@ -453,6 +472,8 @@ class IncomingSession(asyncio.Protocol):
         # LMTP answers for each recipient (RFC 2033 §4.2); the queue takes all or none.
         count = self._session.recipients if self._listener.settings.role == "lmtp" else 1
         is_bad_form = event.fault is replies.BARE_LINE_ENDS
+        if self._visit is not None and self._session.quirks:
+            self._visit.forgave(self._session.quirks)
         is_waiting = False
 
         def answer(reply: Reply) -> None:

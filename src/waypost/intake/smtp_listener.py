@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from waypost.devices.visits import Visits
 from waypost.intake.acceptance import Acceptance, Limits
 from waypost.intake.doorway import BACKLOG, Doorway
 from waypost.intake.logins import Logins
@@ -88,11 +89,13 @@ class SmtpListener:
         hostname: str | None,
         tls: Callable[[IPAddress | None, IPAddress | None], ssl.SSLContext] | None,
         visitors: Visitors,
+        visits: Visits,
         log: Log,
     ) -> None:
         """`tls` gives the context for a handshake that begins now, by our address and the client's.
 
-        None: there is no TLS. `visitors` counts strangers, over all listeners.
+        None: there is no TLS. `visitors` counts strangers, over all listeners; `visits` are
+        those of trusted clients.
         """
         self.settings = settings
         self.tls = tls
@@ -102,6 +105,7 @@ class SmtpListener:
         self._careless = Networks(settings.any_login)
         self.log = log
         self.visitors = visitors
+        self.visits = visits
         self.networks = Networks(settings.networks)
         self.proxies = Networks(settings.proxy_protocol)
         self.doorway = Doorway(self)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from waypost.mail import reply as replies
-from waypost.mail.address import Address, AddressLiteral, Domain, DomainPart
+from waypost.mail.address import Address, AddressLiteral, Domain, DomainPart, IPAddress
 from waypost.mail.envelope import Arrival
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, origin_of
@@ -29,9 +29,16 @@ LIST = "(list)"
 # mail is routed far more often than explained, so nothing is formatted unless somebody asks.
 Explain = Callable[..., None]
 
+# The mailbox a client's mail goes to where its address has none; None: it has no such mailbox.
+MailboxOf = Callable[[IPAddress], str | None]
+
 
 def _nobody_asks(because: str, step: str, *values: object) -> None:
     pass
+
+
+def _no_mailbox(client: IPAddress) -> str | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,7 @@ class RoutingTable:
         trusted: Networks,
         mailboxes: MailboxNames,
         gate: Gate,
+        mailbox_of_client: MailboxOf = _no_mailbox,
     ) -> None:
         self._settings = settings
         self._lists = {entry.name: entry for entry in settings.lists}
@@ -138,6 +146,7 @@ class RoutingTable:
         self._trusted = trusted
         self._mailboxes = mailboxes
         self._gate = gate
+        self._mailbox_of_client = mailbox_of_client
 
     def qualify(self, path: Address | str, arrival: Arrival) -> Address:
         """The address a path means: our own domain where it names none, literals for bare IPs."""
@@ -357,6 +366,13 @@ class RoutingTable:
             setting = "[list]" if found.kind == "list" else "[[mailbox]]"
             explain(setting, "{} {!r}", found.kind, found.argument)
             return Route(found, "own address"), None
+        if arrival.client_ip is not None and arrival.trusted:
+            mailbox = self._mailbox_of_client(arrival.client_ip)
+            if mailbox is not None:
+                step = "the mailbox of the device at {} is {!r}"
+                explain("waypost device set --mailbox", step, arrival.client_ip, mailbox)
+                target = self._mailboxes.mailbox_of(Target("mailbox", mailbox))
+                return Route(target, "mailbox of the device"), None
         scopes = self.scopes_of(recipient.domain)
         # Which of several domains is meant nobody can say of a mailbox that does not exist.
         if arrival.trusted and len(scopes) < 2:

@@ -14,6 +14,7 @@ from waypost.errors import AddressError
 from waypost.mail.address import MAX_PATH, Address
 from waypost.mail.envelope import Body, Notify, Ret
 from waypost.mail.reply import NEEDS_SMTPUTF8, Reply
+from waypost.smtp.quirks import NO_QUIRK, Quirk
 
 # A path: quoted strings may hold "<", ">" and spaces, so they are skipped as units.
 _PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>')
@@ -156,6 +157,7 @@ class MailRequested(NamedTuple):
     ret: Ret | None = None
     size: int | None = None  # octets announced; None: not announced
     requiretls: bool = False
+    quirks: Quirk = NO_QUIRK
 
 
 class RcptRequested(NamedTuple):
@@ -164,6 +166,7 @@ class RcptRequested(NamedTuple):
     forward_path: Address | str  # str: a local part without a domain
     notify: Notify | None = None
     original_recipient: str | None = None
+    quirks: Quirk = NO_QUIRK
 
 
 # The same few senders and recipients come all day, so what has been read is kept for a while.
@@ -193,6 +196,9 @@ def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
             fields["requiretls"] = True
         elif not lenient:
             raise _unknown(key)
+        else:
+            fields["quirks"] = Quirk.UNKNOWN_PARAMETER
+    fields["quirks"] = fields.get("quirks", NO_QUIRK) | _path_quirks(argument[5:], reverse_path)
     request = MailRequested(reverse_path, **fields)
     if not request.smtputf8 and not path.isascii():
         raise CommandRefused(NEEDS_SMTPUTF8)
@@ -214,7 +220,19 @@ def parse_rcpt(argument: str, *, lenient: bool, smtputf8: bool) -> RcptRequested
             fields["original_recipient"] = parse_orcpt(value, smtputf8=smtputf8)
         elif not lenient:
             raise _unknown(key)
+        else:
+            fields["quirks"] = Quirk.UNKNOWN_PARAMETER
+    fields["quirks"] = fields.get("quirks", NO_QUIRK) | _path_quirks(argument[3:], forward_path)
     return RcptRequested(forward_path, **fields)
+
+
+def _path_quirks(rest: str, path: Address | str | None) -> Quirk:
+    """What was forgiven of a path; `rest` is what stood behind FROM: or TO:."""
+    quirks = NO_QUIRK if _PATH.match(rest.lstrip(" ")) is not None else Quirk.NO_BRACKETS
+    # RFC 5321 §4.1.1.3: Postmaster alone needs no domain.
+    if isinstance(path, str) and path.lower() != "postmaster":
+        quirks |= Quirk.NO_DOMAIN
+    return quirks
 
 
 def _unknown(key: str) -> CommandRefused:

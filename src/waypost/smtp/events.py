@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from waypost.mail.reply import Reply
 from waypost.smtp.command import MailRequested, RcptRequested
@@ -62,6 +63,22 @@ Event = (
     | LoginRequested
     | TransactionDropped
 )
+
+
+class Transcript(Protocol):
+    """What follows a session's dialogue as it goes."""
+
+    def heard(self, line: bytes, *, is_response: bool) -> None:
+        """A command came; or, in a login, the client's response to a challenge."""
+        ...
+
+    def content(self, size: int) -> None:
+        """Content came to its end."""
+        ...
+
+    def said(self, octets: bytes) -> None:
+        """Replies go out."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,9 @@ from waypost.smtp.events import (
     ServerSettings,
     TlsRequested,
     TransactionDropped,
+    Transcript,
 )
+from waypost.smtp.quirks import NO_QUIRK, Quirk
 from waypost.smtp.sasl import MAX_LOGIN_LINE, LoginDialogue, Step
 
 # RFC 5321 §4.5.3.1.4, CRLF included; MAIL and RCPT grow with their extensions (RFC 1870 §3,
@@ -93,8 +95,10 @@ class ServerSession:
         "login",
         "offers_tls",
         "phase",
+        "quirks",
         "recipients",
         "smtputf8",
+        "transcript",
     )
 
     def __init__(
@@ -143,6 +147,8 @@ class ServerSession:
         self.body: Body | None = None
         self.smtputf8 = False
         self.recipients = 0
+        self.quirks = NO_QUIRK  # what was forgiven so far
+        self.transcript: Transcript | None = None  # None: nobody follows
 
     # What the caller does.
 
@@ -174,7 +180,11 @@ class ServerSession:
                 line = self._next_line()
                 if line is None:
                     return None
-                event = self._command(line) if phase is not Phase.LOGIN else self._response(line)
+                # Asked anew: a line before this one may have ended the login by its form.
+                is_response = self.phase is Phase.LOGIN
+                if self.transcript is not None:
+                    self.transcript.heard(line, is_response=is_response)
+                event = self._response(line) if is_response else self._command(line)
             if event is None:
                 if self.phase is phase and (phase is Phase.DATA or phase is Phase.CHUNK):
                     return None
@@ -238,7 +248,10 @@ class ServerSession:
         if not out:
             return b""
         self._out = []
-        return out[0] if len(out) == 1 else b"".join(out)
+        octets = out[0] if len(out) == 1 else b"".join(out)
+        if self.transcript is not None:
+            self.transcript.said(octets)
+        return octets
 
     @property
     def is_answering(self) -> bool:
@@ -288,16 +301,27 @@ class ServerSession:
                 continue
             if not was_refused and (is_overlong or len(line) > self._max_line):
                 self._leave_login()
+                self.quirks |= Quirk.LINE_TOO_LONG
                 self._say_junk(replies.LINE_TOO_LONG)
             elif line.endswith(b"\r") and _CONTROL.search(line := line[:-1]) is None:
                 return line
             elif self._settings.lenient and b"\0" not in line:
                 # A bare LF ends the line for a trusted client; bare CRs go (device quirks).
-                return line.replace(b"\r", b"")
+                return self._mended(line)
             else:
                 self._bad_line()
             if self.phase is Phase.CLOSED:
                 return None
+
+    def _mended(self, line: bytes) -> bytes:
+        if self._buffer[self._position - 2 : self._position] != b"\r\n":
+            self.quirks |= Quirk.BARE_LF
+        without = line.replace(b"\r", b"")
+        if without != line:
+            self.quirks |= Quirk.BARE_CR
+        if _CONTROL.search(without) is not None:
+            self.quirks |= Quirk.CONTROLS
+        return without
 
     @property
     def _max_line(self) -> int:
@@ -382,6 +406,8 @@ class ServerSession:
         # it; strangers at least have to say one printable word.
         if not self._settings.lenient and (not argument or not argument.isprintable()):
             raise CommandRefused(Reply(501, "Syntax: EHLO name-or-literal", (5, 4)))
+        if not argument:
+            self.quirks |= Quirk.EMPTY_HELO
         self.helo = argument
         self.extended = extended
         if extended:
@@ -406,6 +432,8 @@ class ServerSession:
             raise CommandRefused(replies.REQUIRETLS_NEEDS_TLS)
         self.body = request.body
         self.smtputf8 = request.smtputf8
+        if request.quirks:
+            self.quirks |= request.quirks
         return request
 
     def _rcpt(self, argument: str) -> Event | None:
@@ -414,6 +442,8 @@ class ServerSession:
         if self.recipients >= settings.max_recipients:
             self._out.append(replies.TOO_MANY_RECIPIENTS.wire)
             return None
+        if request.quirks:
+            self.quirks |= request.quirks
         return request
 
     def _data_command(self, argument: str) -> Event | None:
@@ -558,7 +588,9 @@ class ServerSession:
             fault = self._fault
             if fault is None and decoder.is_faulty:
                 fault = replies.BARE_LINE_ENDS
-            return ContentEnded(fault, decoder.was_mended)
+            if self.transcript is not None:
+                self.transcript.content(self._size)
+            return self._ended(fault, was_mended=decoder.was_mended)
         if self._position >= len(self._buffer):
             return None
         received = self._buffer[self._position :] if self._position else self._buffer
@@ -569,6 +601,11 @@ class ServerSession:
         if not content or self._fault is not None or decoder.is_faulty:
             return self._read_data()
         return ContentChunk(content)
+
+    def _ended(self, fault: Reply | None, *, was_mended: bool) -> ContentEnded:
+        if was_mended:
+            self.quirks |= Quirk.CONTENT_MENDED
+        return ContentEnded(fault, was_mended)
 
     def _count_content(self, octets: int) -> None:
         self._size += octets
@@ -625,7 +662,7 @@ class ServerSession:
             self._fault = replies.BARE_LINE_ENDS
         if self._chunk_is_last:
             self._chunks = None
-            return ContentEnded(self._fault, decoder.was_mended)
+            return self._ended(self._fault, was_mended=decoder.was_mended)
         if self._fault is not None:
             self._out.append(self._fault.wire)
             self._end_transaction()

@@ -56,6 +56,7 @@ def make_table(
     mailboxes: MailboxSettings = MAILBOXES,
     lists: tuple[ListSettings, ...] = (),
     groups: GroupSettings | None = None,
+    device_mailbox: str | None = None,
 ) -> RoutingTable:
     own = OwnAddresses(follow_interfaces=False, extra=[ip_address(text) for text in OWN_IPS])
     trusted = Networks(("loopback", "private"))
@@ -73,6 +74,7 @@ def make_table(
         trusted=trusted,
         mailboxes=MailboxNames(mailboxes),
         gate=Gate(trusted=trusted, own=own, listening=lambda: frozenset({(None, 2525)})),
+        mailbox_of_client=lambda client: device_mailbox if client == ip_address(CAMERA) else None,
     )
 
 
@@ -942,3 +944,15 @@ def test_a_stranger_never_gets_further_than_what_is_ours_and_exists(
         assert exists
         if not rules:
             assert {route.target.kind for route in routing.routes} <= {"mailbox", "list"}
+
+
+def test_a_device_s_mailbox_takes_what_has_none() -> None:
+    """Before one is made, also where none would be; what exists, and rules, come first."""
+    table = make_table(rule("up", ["discard"], recipient="up@*"), device_mailbox="Door")
+    assert outcome(table, "new@plant.example") == "mailbox:door"
+    assert outcome(table, "alerts@plant.example") == "mailbox:alerts"
+    assert outcome(table, "up@plant.example") == "discard"
+    assert outcome(table, "new@plant.example", "10.0.0.77") == "mailbox:new"
+    fixed = make_table(mailboxes=MailboxSettings(auto_create=False), device_mailbox="door")
+    assert outcome(fixed, "new@plant.example") == "mailbox:door"
+    assert outcome(fixed, "new@elsewhere.example").startswith("550")
