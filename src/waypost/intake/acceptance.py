@@ -112,6 +112,11 @@ class Transaction:
             return True
         return self.writer.write(self.filter.feed(piece))
 
+    @property
+    def was_relayed(self) -> bool:
+        """True when the content so far says that another host has had it (RFC 5321 §4.4)."""
+        return self.writer is not None and count_received(self.writer.first()) > 0
+
     def abort(self) -> None:
         """Forget what was received."""
         if self.writer is not None:

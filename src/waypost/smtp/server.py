@@ -220,6 +220,16 @@ class ServerSession:
         self.ended_by = reply
         self.phase = Phase.CLOSED
 
+    @property
+    def may_have_ended(self) -> bool:
+        """True when content stands where a trusted client may wait for our answer already."""
+        return self._data is not None and self._data.may_be_ended
+
+    def end_content(self) -> None:
+        """The client does wait: what was sent is all of the content."""
+        assert self._data is not None
+        self._data.end()
+
     def encrypted(self) -> None:
         """The handshake is done: what was said before it was never said (RFC 3207 §4.2)."""
         self.login = None
