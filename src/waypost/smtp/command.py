@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from waypost.errors import AddressError
-from waypost.mail.address import MAX_PATH, Address
+from waypost.mail.address import MAX_PATH, Address, render_local_part
 from waypost.mail.envelope import Body, Notify, Ret
 from waypost.mail.reply import NEEDS_SMTPUTF8, Reply
 
@@ -86,7 +86,8 @@ def parse_address(path: str, status: tuple[int, int], *, lenient: bool) -> Addre
     """A Mailbox; or, as text, a local part without a domain.
 
     RFC 5321 §4.1.1.3 knows only <Postmaster> without a domain; trusted clients (`lenient`) may
-    leave it out everywhere, as cron and many devices do.
+    leave it out everywhere, as cron and many devices do, and need no quotes around the name of a
+    camera with a space in it.
     """
     try:
         return Address.parse(path)
@@ -94,9 +95,22 @@ def parse_address(path: str, status: tuple[int, int], *, lenient: bool) -> Addre
         if "@" not in path and _PLAIN_LOCAL_PART.fullmatch(path) is not None:
             if lenient or path.lower() == "postmaster":
                 return path
+        if lenient and (quoted := _quoted(path)) is not None:
+            return quoted
         # The reason may quote the path; a reply line ends at 512 octets (RFC 5321 §4.5.3.1.5).
         text = f"{error.reason[:200]} ({error.section.replace('§', '')})"
         raise CommandRefused(Reply(501, text, status)) from None
+
+
+def _quoted(path: str) -> Address | None:
+    """A path whose local part lacks the quotes its spaces need; None: that is not what it lacks."""
+    local_part, at, domain = path.rpartition("@")
+    if not at or " " not in local_part or '"' in local_part or "@" in local_part:
+        return None
+    try:
+        return Address.parse(f"{render_local_part(local_part)}@{domain}")
+    except AddressError:
+        return None
 
 
 def split_parameters(text: str) -> dict[str, str | None]:
@@ -174,6 +188,8 @@ _KEPT_COMMANDS = 4096
 def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
     """The argument of MAIL (RFC 5321 §4.1.1.2)."""
     path, rest = split_path(argument, "FROM:", lenient=lenient)
+    if lenient:
+        path = path.removesuffix("@")  # a device that was given no domain
     reverse_path = parse_address(path, (1, 7), lenient=lenient) if path else None
     fields: dict[str, Any] = {}
     for key, value in split_parameters(rest).items():
@@ -193,6 +209,8 @@ def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
             fields["requiretls"] = True
         elif not lenient:
             raise _unknown(key)
+    if lenient and not path.isascii():
+        fields["smtputf8"] = True  # it cannot be meant otherwise
     request = MailRequested(reverse_path, **fields)
     if not request.smtputf8 and not path.isascii():
         raise CommandRefused(NEEDS_SMTPUTF8)
@@ -204,7 +222,7 @@ def parse_rcpt(argument: str, *, lenient: bool, smtputf8: bool) -> RcptRequested
     """The argument of RCPT (RFC 5321 §4.1.1.3)."""
     path, rest = split_path(argument, "TO:", lenient=lenient)
     forward_path = parse_address(path, (1, 3), lenient=lenient)
-    if not smtputf8 and not path.isascii():
+    if not smtputf8 and not lenient and not path.isascii():
         raise CommandRefused(NEEDS_SMTPUTF8)
     fields: dict[str, Any] = {}
     for key, value in split_parameters(rest).items():

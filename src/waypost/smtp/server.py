@@ -301,7 +301,7 @@ class ServerSession:
                 self._say_junk(replies.LINE_TOO_LONG)
             elif line.endswith(b"\r") and _CONTROL.search(line := line[:-1]) is None:
                 return line
-            elif self._settings.lenient and b"\0" not in line:
+            elif self._settings.lenient and (b"\0" not in line or _QUIT.match(line) is not None):
                 # A bare LF ends the line for a trusted client; bare CRs go (device quirks).
                 return line.replace(b"\r", b"")
             else:
@@ -333,8 +333,15 @@ class ServerSession:
     # Commands.
 
     def _command(self, line: bytes) -> Event | None:
+        is_lenient = self._settings.lenient
+        if is_lenient:
+            # Tabs and spaces around the words are of no use to anybody else.
+            line = line.replace(b"\t", b" ").strip(b" ")
         raw_verb, _, raw_argument = line.partition(b" ")
         verb = raw_verb.upper()
+        if is_lenient and _QUIT.match(verb) is not None:
+            # A device that hears 500 at the end takes its mail for lost, and sends it again.
+            verb = b"QUIT"
         if verb == b"BDAT":
             return self._start_chunk(raw_argument)
         if self._goes_on_too_soon(verb):
@@ -348,6 +355,9 @@ class ServerSession:
             self._say_junk(replies.LINE_TOO_LONG)
             return None
         try:
+            if is_lenient and verb in _GREETINGS:
+                # A name in GBK or Latin-1 is of no consequence, the mail behind it is.
+                return action(self, raw_argument.decode("utf-8", "replace").strip(" "))
             return action(self, grammar.decode_line(raw_argument).strip(" "))
         except CommandRefused as refused:
             self._say_junk(refused.reply)
@@ -716,6 +726,9 @@ _LONGER = {
 _LAST_OF_GROUP = frozenset({b"EHLO", b"HELO", b"LHLO", b"AUTH", b"DATA"})
 # What no command line of a stranger may hold; a tab is harmless.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_GREETINGS = frozenset({b"EHLO", b"HELO", b"LHLO"})
+# What a trusted client may say for QUIT: anything that begins like it.
+_QUIT = re.compile(rb"[ \t]*QUIT", re.IGNORECASE)
 
 
 def _table(greetings: dict[bytes, _Action]) -> tuple[dict[bytes, _Action], ...]:
