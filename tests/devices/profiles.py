@@ -76,11 +76,11 @@ class Profile:
 
 def read_catalogue() -> list[Profile]:
     """All profiles of all files."""
-    profiles = []
-    for path in sorted(CATALOGUE.glob("*.toml")):
-        for table in tomllib.loads(path.read_text("utf-8"))["profile"]:
-            profiles.append(_profile(**table))
-    return profiles
+    return [
+        _profile(**table)
+        for path in sorted(CATALOGUE.glob("*.toml"))
+        for table in tomllib.loads(path.read_text("utf-8"))["profile"]
+    ]
 
 
 def _profile(

@@ -340,9 +340,8 @@ class IncomingSession(asyncio.Protocol):
             self._pause()
 
     def _listen_for_more(self, looks: int) -> None:
-        asyncio.get_running_loop().call_later(
-            *(SILENT_LOOK_S, self._heard_no_more, self._received_bytes, looks - 1)
-        )
+        loop = asyncio.get_running_loop()
+        loop.call_later(SILENT_LOOK_S, self._heard_no_more, self._received_bytes, looks - 1)
 
     def _heard_no_more(self, received_bytes: int, looks: int) -> None:
         """Take content for ended that lacks the end mark, if nothing speaks against it."""
