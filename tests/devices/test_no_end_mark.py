@@ -18,6 +18,7 @@ from tests.support.mail import content_of
 
 ENDS = [b"\n.\n", b"\r\n.\n", b"\n.\r\n", b"\r\n.\r\r\n"]
 BEFORE_END_S = 0.5  # a pause that is no end: half a look
+PAUSES_OF_AN_END = 4
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,21 @@ def test_who_says_more_has_not_ended(hub: Hub) -> None:
         stored = hub.wait_for_mail("says-more", number)
         assert len(stored) == number
         assert content_of(stored[-1]).endswith(b"three\r\n")
+
+
+def test_silence_is_counted_from_the_last_word(hub: Hub) -> None:
+    """A client that says one dot after the other is never silent for long enough."""
+    device = begun(hub, "many-dots", b"Subject: x\r\n\r\none")
+    with device.socket:
+        for _ in range(2 * PAUSES_OF_AN_END):
+            device.send([b"\r\n.\n"])
+            time.sleep(BEFORE_END_S)
+        device.send([b"three\r\n.\r\n"])
+        device.hears("250 2.0.0 queued as")
+        device.send([b"NOOP\r\n"])
+        device.hears("250 2.0.0")
+    (stored,) = hub.wait_for_mail("many-dots")
+    assert content_of(stored).endswith(b"three\r\n")
 
 
 @pytest.mark.parametrize("size", [3, 80_000], ids=["in-memory", "in-a-file"])
