@@ -40,17 +40,26 @@ def begun(hub: Hub, mailbox: str, content: bytes) -> Device:
     return device
 
 
-def test_the_session_goes_on(hub: Hub) -> None:
+def test_it_is_answered_and_may_say_quit(hub: Hub) -> None:
     for number, end in enumerate(ENDS, 1):
         device = begun(hub, "goes-on", b"Subject: x\r\n\r\n" + b"x" * 80_000 + end)
         with device.socket:
             device.hears("250 2.0.0 queued as")
-            device.send([b"RCPT TO:<a@b.example>\r\n"])
-            device.hears("503")
             device.send([b"QUIT\r\n"])
             device.hears("221")
         stored = hub.wait_for_mail("goes-on", number)[-1]
         assert content_of(stored) == b"Subject: x\r\n\r\n" + b"x" * 80_000 + b"\r\n"
+
+
+@pytest.mark.parametrize("command", [b"MAIL FROM:<>", b"EHLO x", b"STARTTLS", b"BDAT 3", b"x"])
+def test_nothing_else_is_obeyed(hub: Hub, command: bytes) -> None:
+    """A proxy that passes a stranger's content on as it comes makes no second mail of it."""
+    device = begun(hub, "obeyed", b"Subject: x\r\n\r\none\r\n.\n")
+    with device.socket:
+        device.hears("250 2.0.0 queued as")
+        device.send([command + b"\r\nRCPT TO:<obeyed@[127.0.0.1]>\r\n"])
+        device.hears("421 4.5.2")
+        assert device.reply() == []
 
 
 def test_who_says_more_has_not_ended(hub: Hub) -> None:

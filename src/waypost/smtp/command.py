@@ -188,8 +188,8 @@ _KEPT_COMMANDS = 4096
 def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
     """The argument of MAIL (RFC 5321 §4.1.1.2)."""
     path, rest = split_path(argument, "FROM:", lenient=lenient)
-    if lenient:
-        path = path.removesuffix("@")  # a device that was given no domain
+    if lenient and path.find("@") == len(path) - 1 > 0:
+        path = path[:-1]  # a device that was given no domain
     reverse_path = parse_address(path, (1, 7), lenient=lenient) if path else None
     fields: dict[str, Any] = {}
     for key, value in split_parameters(rest).items():

@@ -2,7 +2,8 @@
 
 Decoders take the octets as they arrive, in any pieces, and give canonical content. Only
 CRLF "." CRLF ends DATA, for every client: anything laxer lets one message pass for two
-(SMTP smuggling, CERT VU#302671). No loop over lines or octets: find, count and replace only.
+(SMTP smuggling, CERT VU#302671). What a trusted client may have meant for an end is for the caller
+to judge. No loop over lines or octets: find, count and replace only.
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ class ServerSession:
         "_chunks",
         "_data",
         "_dialogue",
+        "_ended_in_silence",
         "_failed_logins",
         "_fault",
         "_junk",
@@ -134,6 +135,7 @@ class ServerSession:
         self._size = 0
         self._junk = 0
         self._bad_lines = 0
+        self._ended_in_silence = False
         self._overlong = False
         self._refused_line = False
         self.ended_by: Reply | None = None  # None: nothing was refused for good
@@ -226,8 +228,12 @@ class ServerSession:
         return self._data is not None and self._data.may_be_ended
 
     def end_content(self) -> None:
-        """The client does wait: what was sent is all of the content."""
+        """The client does wait: what was sent is all of the content.
+
+        If that is wrong, what follows is content still: no other command is obeyed but QUIT.
+        """
         assert self._data is not None
+        self._ended_in_silence = True
         self._data.end()
 
     def encrypted(self) -> None:
@@ -335,13 +341,15 @@ class ServerSession:
     def _command(self, line: bytes) -> Event | None:
         is_lenient = self._settings.lenient
         if is_lenient:
-            # Tabs and spaces around the words are of no use to anybody else.
-            line = line.replace(b"\t", b" ").strip(b" ")
+            line = line.strip(b" \t")
         raw_verb, _, raw_argument = line.partition(b" ")
         verb = raw_verb.upper()
         if is_lenient and _QUIT.match(verb) is not None:
             # A device that hears 500 at the end takes its mail for lost, and sends it again.
             verb = b"QUIT"
+        if self._ended_in_silence and verb != b"QUIT":
+            self.refuse(replies.NO_END_MARK)
+            return None
         if verb == b"BDAT":
             return self._start_chunk(raw_argument)
         if self._goes_on_too_soon(verb):
