@@ -86,8 +86,7 @@ def parse_address(path: str, status: tuple[int, int], *, lenient: bool) -> Addre
     """A Mailbox; or, as text, a local part without a domain.
 
     RFC 5321 §4.1.1.3 knows only <Postmaster> without a domain; trusted clients (`lenient`) may
-    leave it out everywhere, as cron and many devices do, and need no quotes around the name of a
-    camera with a space in it.
+    leave it out everywhere, as cron and many devices do.
     """
     try:
         return Address.parse(path)
@@ -95,22 +94,23 @@ def parse_address(path: str, status: tuple[int, int], *, lenient: bool) -> Addre
         if "@" not in path and _PLAIN_LOCAL_PART.fullmatch(path) is not None:
             if lenient or path.lower() == "postmaster":
                 return path
-        if lenient and (quoted := _quoted(path)) is not None:
-            return quoted
         # The reason may quote the path; a reply line ends at 512 octets (RFC 5321 §4.5.3.1.5).
         text = f"{error.reason[:200]} ({error.section.replace('§', '')})"
         raise CommandRefused(Reply(501, text, status)) from None
 
 
-def _quoted(path: str) -> Address | None:
-    """A path whose local part lacks the quotes its spaces need; None: that is not what it lacks."""
-    local_part, at, domain = path.rpartition("@")
-    if not at or " " not in local_part or '"' in local_part or "@" in local_part:
-        return None
-    try:
-        return Address.parse(f"{render_local_part(local_part)}@{domain}")
-    except AddressError:
-        return None
+def _sender_as_meant(path: str) -> str:
+    """A reverse-path that a device put together from its name and the domain it was given.
+
+    The name may have spaces, and no quotes; the domain may be none. A recipient is typed by
+    somebody, who can be told.
+    """
+    local_part, _, domain = path.rpartition("@")
+    if not local_part or "@" in local_part or '"' in local_part:
+        return path
+    if not domain:
+        return local_part
+    return f"{render_local_part(local_part)}@{domain}" if " " in local_part else path
 
 
 def split_parameters(text: str) -> dict[str, str | None]:
@@ -188,8 +188,8 @@ _KEPT_COMMANDS = 4096
 def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
     """The argument of MAIL (RFC 5321 §4.1.1.2)."""
     path, rest = split_path(argument, "FROM:", lenient=lenient)
-    if lenient and path.find("@") == len(path) - 1 > 0:
-        path = path[:-1]  # a device that was given no domain
+    if lenient:
+        path = _sender_as_meant(path)
     reverse_path = parse_address(path, (1, 7), lenient=lenient) if path else None
     fields: dict[str, Any] = {}
     for key, value in split_parameters(rest).items():
