@@ -140,11 +140,11 @@ class Hub:
         self._alarms = Alarms(
             self._store, table=lambda: self._table, mailboxes=lambda: self._mailboxes, log=log
         )
-        self._watch = Watch(self._devices, self._alarms.tell, log)
+        self._reader = MailReader()
+        self._watch = Watch(self._devices, self._alarms.tell, self._reader, log)
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
-        self._reader = MailReader()
         events = EventReader(self._reader)
         self._webhooks = WebhookTransport(
             events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log

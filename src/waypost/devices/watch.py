@@ -59,18 +59,19 @@ class Watch:
         self,
         registry: Registry,
         tell: Tell,
+        reader: MailReader,
         log: Log,
         *,
         clock: Callable[[], float] = time.monotonic,
         pause_s: float = PAUSE_S,
     ) -> None:
-        """`tell` puts an alarm into the queue."""
+        """`tell` puts an alarm into the queue; `reader` is closed by whoever made it."""
         self._registry = registry
         self._tell = tell
         self._log = log
         self._clock = clock
         self._pause_s = pause_s
-        self._reader = MailReader()
+        self._reader = reader
         self._mails: asyncio.Queue[_Mail] = asyncio.Queue()
         self._back: list[Device] = []
         self._reports: dict[Device, _Report] = {}
@@ -136,7 +137,6 @@ class Watch:
                     await self._say_report(report, waits=False)
                 while self._back:
                     await self._say_back(self._back.pop(0))
-        await self._reader.close()
 
     # Silence.
 

@@ -114,6 +114,11 @@ class Transaction:
             return True
         return self.writer.write(self.filter.feed(piece))
 
+    @property
+    def was_relayed(self) -> bool:
+        """True when the content so far says that another host has had it (RFC 5321 §4.4)."""
+        return self.writer is not None and count_received(self.writer.first()) > 0
+
     def abort(self) -> None:
         """Forget what was received."""
         if self.writer is not None:
@@ -188,6 +193,9 @@ class Acceptance:
             # Reports speak of what the sender wrote (RFC 6533 §3 on the type).
             kind = "rfc822" if routing.recipient.is_ascii else "utf-8"
             original = f"{kind};{request.forward_path}"
+        if not routing.recipient.is_ascii and not transaction.envelope.smtputf8:
+            # A trusted client that did not say so; the way on has to be one for UTF-8.
+            transaction.envelope = transaction.envelope._replace(smtputf8=True)
         recipient = Recipient(routing.recipient, original, request.notify)
         transaction.recipients.append(_Taken(request.forward_path, recipient, routing))
         return replies.RECIPIENT_OK

@@ -51,6 +51,11 @@ WITHOUT_MAIL_S = 600.0
 PACE_BYTES_S = 500
 PACE_AFTER_S = 60.0
 CONTENT_S = 3_600.0
+# A trusted client whose content ends in a line with one dot and a bare LF may wait for our answer,
+# and gets it if it is silent for so many looks, each so long. The loop reads between two looks, so
+# what has come meanwhile is seen.
+SILENT_LOOKS = 2
+SILENT_LOOK_S = 1.0
 # A TLS handshake is waited for this long, and the client's part in the end of a TLS session.
 HANDSHAKE_S = 30.0
 GOODBYE_S = 2.0
@@ -344,8 +349,32 @@ class IncomingSession(asyncio.Protocol):
         ended_by = session.ended_by
         if ended_by is not None and ended_by.code == 554 and self._client_ip is not None:
             self._listener.note_turned_away(self._client_ip, ended_by)
+        if session.may_have_ended:
+            self._listen_for_more(SILENT_LOOKS)
         if session.is_answering and session.buffered_bytes > MAX_UNREAD_BYTES:
             self._pause()
+
+    def _listen_for_more(self, looks: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(SILENT_LOOK_S, self._heard_no_more, self._received_bytes, looks - 1)
+
+    def _heard_no_more(self, received_bytes: int, looks: int) -> None:
+        """Take content for ended that lacks the end mark, if nothing speaks against it."""
+        transaction, session = self._transaction, self._session
+        if (
+            transaction is None
+            or received_bytes != self._received_bytes
+            or not session.may_have_ended
+            # What a relay passes on may be an attempt at two messages for one; and a relay says
+            # that it is one.
+            or transaction.was_relayed
+        ):
+            return
+        if looks or self._is_paused:
+            self._listen_for_more(max(looks, 1))
+            return
+        session.end_content()
+        self._advance()
 
     def flush(self) -> None:
         """Send what there is to say, and close if that was the last."""

@@ -122,6 +122,7 @@ OUT_OF_STEP = Reply(
     554, "You went on before the answer you had to wait for (RFC 2920), closing", (5, 1)
 )
 TOO_LONG_WITHOUT_MAIL = Reply(421, "A session without mail for too long, closing", (4, 2))
+NO_END_MARK = Reply(421, "Your mail had no CRLF.CRLF at its end: only QUIT now, closing", (5, 2))
 TOO_SLOW = Reply(421, "The content comes too slowly, closing", (4, 2))
 NOT_ALLOWED_TO_CONNECT = Reply(554, "This listener does not serve your network", (7, 1))
 MESSAGE_TOO_BIG = Reply(552, "The message is larger than the limit here", (3, 4))

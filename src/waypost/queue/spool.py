@@ -136,6 +136,10 @@ class ContentWriter:
             self._hand_over()
         return self.unwritten <= MAX_UNWRITTEN_BYTES
 
+    def first(self) -> bytes:
+        """The content so far; of a large one what it begins with."""
+        return self.head or b"".join(self._pieces)
+
     def finish(self) -> InlineContent | asyncio.Future[StoredContent]:
         """The whole content; as a future when a file has to be made durable first.
 

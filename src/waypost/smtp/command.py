@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from waypost.errors import AddressError
-from waypost.mail.address import MAX_PATH, Address
+from waypost.mail.address import MAX_PATH, Address, render_local_part
 from waypost.mail.envelope import Body, Notify, Ret
 from waypost.mail.reply import NEEDS_SMTPUTF8, Reply
 from waypost.smtp.quirks import NO_QUIRK, Quirk
@@ -100,6 +100,20 @@ def parse_address(path: str, status: tuple[int, int], *, lenient: bool) -> Addre
         raise CommandRefused(Reply(501, text, status)) from None
 
 
+def _sender_as_meant(path: str) -> str:
+    """A reverse-path that a device put together from its name and the domain it was given.
+
+    The name may have spaces, and no quotes; the domain may be none. A recipient is typed by
+    somebody, who can be told.
+    """
+    local_part, _, domain = path.rpartition("@")
+    if not local_part or "@" in local_part or '"' in local_part:
+        return path
+    if not domain:
+        return local_part
+    return f"{render_local_part(local_part)}@{domain}" if " " in local_part else path
+
+
 def split_parameters(text: str) -> dict[str, str | None]:
     """``KEY=VALUE`` words into a dictionary with upper-case keys; raises on a repeated key."""
     parameters: dict[str, str | None] = {}
@@ -177,6 +191,8 @@ _KEPT_COMMANDS = 4096
 def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
     """The argument of MAIL (RFC 5321 §4.1.1.2)."""
     path, rest = split_path(argument, "FROM:", lenient=lenient)
+    if lenient:
+        path = _sender_as_meant(path)
     reverse_path = parse_address(path, (1, 7), lenient=lenient) if path else None
     fields: dict[str, Any] = {}
     for key, value in split_parameters(rest).items():
@@ -199,6 +215,8 @@ def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
         else:
             fields["quirks"] = Quirk.UNKNOWN_PARAMETER
     fields["quirks"] = fields.get("quirks", NO_QUIRK) | _path_quirks(argument[5:], reverse_path)
+    if lenient and not path.isascii():
+        fields["smtputf8"] = True  # it cannot be meant otherwise
     request = MailRequested(reverse_path, **fields)
     if not request.smtputf8 and not path.isascii():
         raise CommandRefused(NEEDS_SMTPUTF8)
@@ -210,7 +228,7 @@ def parse_rcpt(argument: str, *, lenient: bool, smtputf8: bool) -> RcptRequested
     """The argument of RCPT (RFC 5321 §4.1.1.3)."""
     path, rest = split_path(argument, "TO:", lenient=lenient)
     forward_path = parse_address(path, (1, 3), lenient=lenient)
-    if not smtputf8 and not path.isascii():
+    if not smtputf8 and not lenient and not path.isascii():
         raise CommandRefused(NEEDS_SMTPUTF8)
     fields: dict[str, Any] = {}
     for key, value in split_parameters(rest).items():

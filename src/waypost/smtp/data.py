@@ -2,7 +2,8 @@
 
 Decoders take the octets as they arrive, in any pieces, and give canonical content. Only
 CRLF "." CRLF ends DATA, for every client: anything laxer lets one message pass for two
-(SMTP smuggling, CERT VU#302671). No loop over lines or octets: find, count and replace only.
+(SMTP smuggling, CERT VU#302671). What a trusted client may have meant for an end is for the caller
+to judge. No loop over lines or octets: find, count and replace only.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ _OPEN_ENDS_LENIENT = (
     *(b"\r\r", b"\r\n", b"\n.", b"\r", b"\n"),
 )
 
+
+# A line with one dot, in which a trusted client took a bare LF for a line end.
+_LOOSE_END = re.compile(rb"\n\.\r*\n\Z")
+_LOOSE_END_BYTES = 8  # enough to tell
 
 # Deleting these leaves CR, LF and NUL: one pass instead of three.
 _ALL_BUT_MARKS = bytes(octet for octet in range(256) if octet not in b"\r\n\0")
@@ -47,10 +52,11 @@ class DataDecoder:
     Otherwise the first of them sets `is_faulty`, and reading goes on to the true end.
     """
 
-    __slots__ = ("_carry", "_lenient", "_skip", "is_ended", "is_faulty", "was_mended")
+    __slots__ = ("_carry", "_lenient", "_skip", "_tail", "is_ended", "is_faulty", "was_mended")
 
     def __init__(self, *, lenient: bool) -> None:
         self._lenient = lenient
+        self._tail = b"\r\n"  # the last octets received; kept for trusted clients only
         # A CRLF before the first line, so that a dot there is seen like any other.
         self._carry = b"\r\n"
         self._skip = 2
@@ -60,6 +66,8 @@ class DataDecoder:
 
     def receive(self, received: bytes) -> tuple[bytes, bytes]:
         """Canonical content from `received`, and the octets after the end mark."""
+        if self._lenient:
+            self._tail = (self._tail + received[-_LOOSE_END_BYTES:])[-_LOOSE_END_BYTES:]
         piece = self._carry + received if self._carry else received
         # The first dot at a line's start: the end mark in most messages, else stuffing.
         dot = piece.find(b"\r\n.")
@@ -94,6 +102,20 @@ class DataDecoder:
             piece = piece[self._skip :]
             self._skip = 0
         return piece, rest
+
+    @property
+    def may_be_ended(self) -> bool:
+        """True when a trusted client may think it has sent the end mark: ``.`` LF, say.
+
+        Only its silence can tell, and only the caller hears that.
+        """
+        return self._lenient and _LOOSE_END.search(self._tail) is not None
+
+    def end(self) -> None:
+        """Take the line with the dot for the end mark. What is held back is its own line end."""
+        self._carry = b""
+        self.is_ended = True
+        self.was_mended = True
 
 
 class ChunkDecoder:

@@ -74,6 +74,7 @@ class ServerSession:
         "_chunks",
         "_data",
         "_dialogue",
+        "_ended_in_silence",
         "_failed_logins",
         "_fault",
         "_junk",
@@ -138,6 +139,7 @@ class ServerSession:
         self._size = 0
         self._junk = 0
         self._bad_lines = 0
+        self._ended_in_silence = False
         self._overlong = False
         self._refused_line = False
         self.ended_by: Reply | None = None  # None: nothing was refused for good
@@ -230,6 +232,20 @@ class ServerSession:
         self.ended_by = reply
         self.phase = Phase.CLOSED
 
+    @property
+    def may_have_ended(self) -> bool:
+        """True when content stands where a trusted client may wait for our answer already."""
+        return self._data is not None and self._data.may_be_ended
+
+    def end_content(self) -> None:
+        """The client does wait: what was sent is all of the content.
+
+        If that is wrong, what follows is content still: no other command is obeyed but QUIT.
+        """
+        assert self._data is not None
+        self._ended_in_silence = True
+        self._data.end()
+
     def encrypted(self) -> None:
         """The handshake is done: what was said before it was never said (RFC 3207 §4.2)."""
         self.login = None
@@ -305,7 +321,7 @@ class ServerSession:
                 self._say_junk(replies.LINE_TOO_LONG)
             elif line.endswith(b"\r") and _CONTROL.search(line := line[:-1]) is None:
                 return line
-            elif self._settings.lenient and b"\0" not in line:
+            elif self._settings.lenient and (b"\0" not in line or _QUIT.match(line) is not None):
                 # A bare LF ends the line for a trusted client; bare CRs go (device quirks).
                 return self._mended(line)
             else:
@@ -347,8 +363,17 @@ class ServerSession:
     # Commands.
 
     def _command(self, line: bytes) -> Event | None:
+        is_lenient = self._settings.lenient
+        if is_lenient:
+            line = line.strip(b" \t")
         raw_verb, _, raw_argument = line.partition(b" ")
         verb = raw_verb.upper()
+        if is_lenient and _QUIT.match(verb) is not None:
+            # A device that hears 500 at the end takes its mail for lost, and sends it again.
+            verb = b"QUIT"
+        if self._ended_in_silence and verb != b"QUIT":
+            self.refuse(replies.NO_END_MARK)
+            return None
         if verb == b"BDAT":
             return self._start_chunk(raw_argument)
         if self._goes_on_too_soon(verb):
@@ -362,6 +387,9 @@ class ServerSession:
             self._say_junk(replies.LINE_TOO_LONG)
             return None
         try:
+            if is_lenient and verb in _GREETINGS:
+                # A name in GBK or Latin-1 is of no consequence, the mail behind it is.
+                return action(self, raw_argument.decode("utf-8", "replace").strip(" "))
             return action(self, grammar.decode_line(raw_argument).strip(" "))
         except CommandRefused as refused:
             self._say_junk(refused.reply)
@@ -743,6 +771,9 @@ _LONGER = {
 _LAST_OF_GROUP = frozenset({b"EHLO", b"HELO", b"LHLO", b"AUTH", b"DATA"})
 # What no command line of a stranger may hold; a tab is harmless.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_GREETINGS = frozenset({b"EHLO", b"HELO", b"LHLO"})
+# What a trusted client may say for QUIT: anything that begins like it.
+_QUIT = re.compile(rb"[ \t]*QUIT", re.IGNORECASE)
 
 
 def _table(greetings: dict[bytes, _Action]) -> tuple[dict[bytes, _Action], ...]:

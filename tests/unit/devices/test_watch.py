@@ -14,6 +14,7 @@ from waypost.devices import watch as watching
 from waypost.devices.registry import Registry
 from waypost.devices.watch import Watch, span_text
 from waypost.observe import Log
+from waypost.reading.process import MailReader
 from waypost.routing.targets import Target
 
 
@@ -31,8 +32,11 @@ class Scene:
         """As a hub does, again after a stop."""
         self.registry = Registry(self.path, self.log)
         self.registry.load()
+        self.reader = MailReader()
         self.watch = Watch(
-            self.registry, self.tell, self.log, clock=lambda: self.now, pause_s=600.0
+            *(self.registry, self.tell, self.reader, self.log),
+            clock=lambda: self.now,
+            pause_s=600.0,
         )
         for device in self.registry.all():
             device.waited_from = self.now
@@ -80,6 +84,7 @@ def play(tmp_path: Path) -> Callable[[Callable[[Scene], Awaitable[None]]], str]:
                     await part(scene)
                 finally:
                     await scene.watch.close(10.0)
+                    await scene.reader.close()
                     log.close()
 
         asyncio.run(main())
@@ -134,6 +139,7 @@ def test_a_restart_tells_nothing_again_and_begins_to_count_anew(play: Play) -> N
         scene.registry.change("192.0.2.8", {"name": "other", "expect_s": 60}).waited_from = 1_050.0
         assert await scene.after(60) == ["192.0.2.7 has never sent mail"]
         await scene.watch.close(1.0)
+        await scene.reader.close()
         await scene.registry.close()
         scene.now += 100_000  # the hub was down for long
         scene.start()
@@ -199,6 +205,7 @@ def test_a_failing_device_is_known_after_a_restart(play: Play) -> None:
         scene.mail(mail("failed"))
         assert await scene.judged() == ["nas says failure"]
         await scene.watch.close(1.0)
+        await scene.reader.close()
         await scene.registry.close()
         scene.start()
         scene.mail(mail("fine"))
@@ -214,6 +221,7 @@ def test_what_waits_is_judged_at_the_end(play: Play) -> None:
         scene.mail(mail("failed"))
         scene.mail(mail("=?utf-8?q?f=61iled?= again", "\x01"))
         await scene.watch.close(30.0)
+        await scene.reader.close()
         assert scene.subjects() == ["nas says failure", "nas says failure"]
         scene.start()
 

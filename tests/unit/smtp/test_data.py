@@ -315,3 +315,43 @@ def test_cost_grows_with_the_length_and_not_its_square(unit: bytes, lenient: boo
 
     small, large = cost(20_000), cost(200_000)
     assert large < 50 * max(small, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sent", "content"),
+    [
+        (b".\n", b""),
+        (b"a\r\n.\n", b"a\r\n"),
+        (b"a\n.\n", b"a\r\n"),
+        (b"a\n.\r\n", b"a\r\n"),
+        (b"a\n\n.\r\r\n", b"a\r\n\r\n"),
+        (b"a\r\n.\r\r\n", b"a\r\n"),
+        (b"a\n..\n.\n", b"a\r\n.\r\n"),
+    ],
+)
+def test_a_trusted_client_may_think_it_has_ended(sent: bytes, content: bytes) -> None:
+    for pieces in ([sent], *([sent[:cut], sent[cut:]] for cut in range(1, len(sent)))):
+        decoder = DataDecoder(lenient=True)
+        found = b""
+        for piece in pieces:
+            found += decoder.receive(piece)[0]
+        assert decoder.may_be_ended
+        assert not decoder.is_ended
+        decoder.end()
+        assert (found, decoder.is_ended, decoder.was_mended) == (content, True, True)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"a", b".", b"a\n", b"a.\n", b"a\n..\n", b"a\n.", b"a\n.\r", b"a\n.b\n", b"a\n. \n"],
+)
+def test_no_other_content_may_be_ended(sent: bytes) -> None:
+    decoder = DataDecoder(lenient=True)
+    decoder.receive(sent)
+    assert not decoder.may_be_ended
+
+
+def test_a_strangers_content_has_one_end_only() -> None:
+    decoder = DataDecoder(lenient=False)
+    decoder.receive(b"a\r\n.\n")
+    assert not decoder.may_be_ended
