@@ -24,6 +24,7 @@ from waypost.delivery.maildir import mailbox_names
 from waypost.delivery.securing import OnPin, Securing
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.sts import StsPolicies
+from waypost.devices.names import DeviceNames
 from waypost.dns.blocklist import Blocklists
 from waypost.dns.resolver import Resolver
 from waypost.http.client import HttpClient
@@ -173,6 +174,11 @@ def make_smtp(
 def make_mailbox_names(settings: Settings) -> MailboxNames:
     """The mailboxes configured, and those on disk."""
     return MailboxNames(settings.mailboxes, mailbox_names(mailbox_root(settings)))
+
+
+def make_device_names(settings: Settings) -> DeviceNames:
+    """What devices are called."""
+    return DeviceNames(settings.devices)
 
 
 def make_accounts(settings: Settings) -> Accounts:

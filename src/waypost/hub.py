@@ -17,6 +17,7 @@ from waypost.app import (
     loop_factory,
     mailbox_root,
     make_accounts,
+    make_device_names,
     make_gate,
     make_keeper,
     make_mailbox_names,
@@ -36,6 +37,7 @@ from waypost.delivery.credentials import what_to_do
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport
+from waypost.delivery.mqtt import MqttTransport
 from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.transport import Transport
@@ -52,12 +54,14 @@ from waypost.intake.visitors import Visitors
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
+from waypost.mqtt.bridge import Bridge
 from waypost.net.networks import Networks
 from waypost.observe import Log
 from waypost.queue.history import History
 from waypost.queue.spool import FileContent, InlineContent, Spool
 from waypost.queue.sqlite import SqliteStore
 from waypost.queue.store import Action
+from waypost.reading.process import MailReader
 from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxNames
 from waypost.tls.pins import Pin
@@ -130,6 +134,14 @@ class Hub:
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
+        self._reader = MailReader()
+        self._device_names = make_device_names(settings)
+        self._mqtt = Bridge(
+            *(settings.data_dir, self._gate),
+            resolver=lambda: self._smtp.resolver,
+            on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
+            log=log,
+        )
         transports: dict[str, Transport] = {
             "mailbox": self._maildir,
             "smtp": self._smtp,
@@ -137,6 +149,7 @@ class Hub:
             "relay": self._smtp,
             "direct": self._smtp,
             "list": lists,
+            "mqtt": MqttTransport(self._mqtt, self._reader, lambda: self._device_names),
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
         }
@@ -191,6 +204,9 @@ class Hub:
             self._spawn(self._keep_certificates(), "certificates")
             self._spawn(self._smtp.credentials.keep(), "relay logins")
             self._spawn(self._renewer.run(), "acme")
+            await self._configure_mqtt(self._settings)
+            self._spawn(self._mqtt.run(), "mqtt")
+            self._spawn(self._mqtt.watch(), "mqtt states")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -253,6 +269,7 @@ class Hub:
         self._smtp.demands.policy = policy
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
+        await self._configure_mqtt(settings)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
@@ -278,6 +295,10 @@ class Hub:
                     self._log.event("reload-trouble", why=trouble)
         self._log.event("reloaded", source=settings.source)
         return trouble
+
+    async def _configure_mqtt(self, settings: Settings) -> None:
+        names = self._device_names = make_device_names(settings)
+        await self._mqtt.configure(settings.mqtt, lambda source: names.called(source).slug)
 
     def _say_masked(self, settings: Settings) -> None:
         trusted = Networks(settings.trusted)
@@ -337,6 +358,8 @@ class Hub:
         await self._smtp.close()
         await self._smtp.credentials.close()
         await self._paces.close()
+        await self._mqtt.close()
+        await self._reader.close()
         await self._maildir.close()
         await self._spool.close()
         await self._store.close()
@@ -425,12 +448,25 @@ class Hub:
             f"Relay {name} has a token for {relay.username} again. Mail that waited for it is on"
             " its way.",
         )
-        history = History(self._settings.data_dir)
         try:
-            waiting = await asyncio.to_thread(history.waiting_for, f"relay:{name}")
-            await self._store.act(Action.RETRY, waiting)
+            await self._send_waiting(f"relay:{name}")
         except TemporaryError as error:  # then it goes when its time has come
             self._log.event("relay-login-trouble", relay=name, why=error)
+
+    async def _send_to_mqtt(self) -> None:
+        """The broker is back: events are worth most at once."""
+        targets = {target for rule in self._settings.routing.rules for target in rule.targets}
+        try:
+            for target in targets:
+                if target.kind == "mqtt":
+                    await self._send_waiting(str(target))
+        except TemporaryError as error:  # as above
+            self._log.event("mqtt-retry-trouble", why=error)
+
+    async def _send_waiting(self, target: str) -> None:
+        history = History(self._settings.data_dir)
+        waiting = await asyncio.to_thread(history.waiting_for, target)
+        await self._store.act(Action.RETRY, waiting)
         self._dispatcher.forget_trouble()
 
     async def _share(self, content: Content, queue_id: QueueId) -> Content:

@@ -1,0 +1,1 @@
+"""The devices that send mail: what they are called."""

@@ -1,0 +1,75 @@
+"""What the device a mail comes from is called, for people and in topics."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import NamedTuple
+
+from waypost.mail.address import IPAddress, ip_text
+from waypost.mail.envelope import Arrival
+
+MAX_SLUG = 64
+# Topics beside those of devices. Two clients of this hub are not told apart by an address.
+RESERVED = frozenset({"bridge", "send"})
+LOCAL = "local"
+STRANGERS = "strangers"
+
+_OTHERS = re.compile(r"[^A-Za-z0-9_]+")
+
+
+def slug(text: str) -> str:
+    """`text` of letters, digits, - and _ only, which is what topics and Home Assistant take.
+
+    Never empty: what has no such letter gets a name of its own, the same each time.
+    """
+    plain = unicodedata.normalize("NFKD", text)
+    letters = "".join(one for one in plain if not unicodedata.combining(one))
+    made = _OTHERS.sub("-", letters).strip("-")[:MAX_SLUG]
+    return made or f"device-{sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+class DeviceName(NamedTuple):
+    """One device, as others see it."""
+
+    slug: str  # in topics
+    name: str  # for people
+    source: str  # what it was known by: its address, or who logged in
+    kind: str | None = None  # what it is, for people; None: nobody has said
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """A device the operator has named."""
+
+    addresses: tuple[IPAddress, ...]
+    name: str
+    kind: str | None = None  # None: not said
+
+
+class DeviceNames:
+    """The names the operator gave; every other device is called by its address."""
+
+    def __init__(self, devices: Sequence[DeviceSettings] = ()) -> None:
+        self._by_source = {
+            ip_text(ip): DeviceName(slug(device.name), device.name, ip_text(ip), device.kind)
+            for device in devices
+            for ip in device.addresses
+        }
+
+    def device_of(self, arrival: Arrival) -> DeviceName:
+        """Who sent a mail that came in so.
+
+        Strangers share one name: each could otherwise make as many devices as it has addresses.
+        """
+        source = LOCAL if arrival.client_ip is None else ip_text(arrival.client_ip)
+        if not arrival.trusted and source not in self._by_source:
+            source = STRANGERS if arrival.login is None else arrival.login
+        return self.called(source)
+
+    def called(self, source: str) -> DeviceName:
+        """The device known by `source`, see DeviceName."""
+        return self._by_source.get(source) or DeviceName(slug(source), source, source)
