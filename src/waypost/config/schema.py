@@ -453,7 +453,8 @@ SECTIONS: tuple[Section, ...] = (
                 REQUIRED,
                 "list of targets",
                 "mailbox:NAME or mailbox:NAME@DOMAIN, smtp:[IP]:PORT or smtp:NAME:PORT, lmtp:/PATH"
-                " or lmtp:[IP]:PORT, relay:NAME, direct, list:NAME, discard, reject:X.Y.Z TEXT."
+                " or lmtp:[IP]:PORT, relay:NAME, direct, list:NAME, mqtt:KIND, discard,"
+                " reject:X.Y.Z TEXT."
                 " Each is tried and retried on its own.",
             ),
             Key(

@@ -13,10 +13,11 @@ from waypost.mail.address import IPAddress, ip_text
 from waypost.mail.envelope import Arrival
 
 MAX_SLUG = 64
-# Topics beside those of devices. Two clients of this hub are not told apart by an address.
-RESERVED = frozenset({"bridge", "send"})
+# Clients by a Unix socket, and those nobody knows.
 LOCAL = "local"
 STRANGERS = "strangers"
+# No device may be called so: topics beside those of devices, and the names above.
+RESERVED = frozenset({"bridge", "send", LOCAL, STRANGERS})
 
 _OTHERS = re.compile(r"[^A-Za-z0-9_]+")
 
@@ -37,7 +38,7 @@ class DeviceName(NamedTuple):
 
     slug: str  # in topics
     name: str  # for people
-    source: str  # what it was known by: its address, or who logged in
+    source: str  # what it is known by: its (first) address, or who logs in
     kind: str | None = None  # what it is, for people; None: nobody has said
 
 
@@ -55,7 +56,9 @@ class DeviceNames:
 
     def __init__(self, devices: Sequence[DeviceSettings] = ()) -> None:
         self._by_source = {
-            ip_text(ip): DeviceName(slug(device.name), device.name, ip_text(ip), device.kind)
+            ip_text(ip): DeviceName(
+                *(slug(device.name), device.name, ip_text(device.addresses[0]), device.kind)
+            )
             for device in devices
             for ip in device.addresses
         }
@@ -67,7 +70,7 @@ class DeviceNames:
         """
         source = LOCAL if arrival.client_ip is None else ip_text(arrival.client_ip)
         if not arrival.trusted and source not in self._by_source:
-            source = STRANGERS if arrival.login is None else arrival.login
+            source = STRANGERS if arrival.login is None else f"login {arrival.login}"
         return self.called(source)
 
     def called(self, source: str) -> DeviceName:

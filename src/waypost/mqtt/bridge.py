@@ -208,8 +208,7 @@ class Bridge:
         messages = [topics.availability(base, device, is_retained=kept)]
         picture = happening.picture
         if picture is not None:
-            most = self._broker.max_packet
-            if most is None or len(picture.octets) + _FRAME_OCTETS <= most:
+            if self._takes(len(picture.octets)):
                 messages.append(topics.image(base, device, picture.octets, is_retained=kept))
             else:
                 self._log.event(
@@ -217,8 +216,16 @@ class Bridge:
                 )
         messages.append(self._state(device, settings))
         messages.append(topics.kind_state(base, device, happening.kind, is_retained=kept))
-        messages.append(topics.event(base, device, happening.event))
+        event = topics.happened(base, device, happening.event)
+        if not self._takes(len(event.payload)):
+            event = topics.happened(base, device, _shortened(happening.event))
+        messages.append(event)
         return messages
+
+    def _takes(self, octets: int) -> bool:
+        """Will the broker take so many? One that will not ends the session (MQTT 5 §3.1.2.11)."""
+        most = self._broker.max_packet
+        return most is None or octets + _FRAME_OCTETS <= most
 
     def _state(self, device: Noted, settings: MqttSettings) -> Message:
         return topics.state(settings.base, device, is_retained=settings.retain)
@@ -315,6 +322,20 @@ class Bridge:
             await self._notes.save()
         except TemporaryError as error:
             self._log.event("mqtt-notes-trouble", why=error)
+
+
+def _shortened(event: Mapping[str, object]) -> dict[str, object]:
+    """Without what a sender can make long."""
+    return {
+        **event,
+        "subject": str(event["subject"])[:100],
+        "text": "",
+        "text_truncated": True,
+        "from": None,
+        "to": [],
+        "message_id": None,
+        "attachments": [],
+    }
 
 
 def _is_good(ended: asyncio.Future[None]) -> bool:

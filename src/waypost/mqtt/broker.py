@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import ssl
@@ -57,6 +58,7 @@ class Broker:
         self._client_id = ""
         self._will = Message("", b"", True)
         self._session: Session | None = None  # None: not connected
+        self._hurry = asyncio.Event()  # there is another broker to connect to
         self._wanted = asyncio.Event()  # there is a broker to connect to
         self._is_there = asyncio.Event()
         self._trouble = "not connected yet"  # why there is no session
@@ -81,6 +83,7 @@ class Broker:
             self._wanted.clear()
         else:
             self._wanted.set()
+            self._hurry.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -89,6 +92,7 @@ class Broker:
             await self._wanted.wait()
             settings = self._settings
             assert settings is not None
+            self._hurry.clear()
             try:
                 async with asyncio.timeout(CONNECT_S):
                     session = await self._open(settings)
@@ -105,7 +109,9 @@ class Broker:
                 else:
                     session.end("the configuration has changed")
             if settings is self._settings:
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s * random.uniform(0.5, 1.0)):
+                        await self._hurry.wait()
                 wait_s = min(2 * wait_s, MAX_WAIT_S)
             else:
                 wait_s = FIRST_WAIT_S
@@ -205,14 +211,13 @@ class Broker:
         self._session = session
         self._refused.clear()
         self._log.event("mqtt-connected", to=settings.url)
-        try:
-            self._on_connected()
-            self._is_there.set()
-            return await session.over()
-        finally:
-            self._is_there.clear()
-            self._session = None
-            session.end("ended")
+        self._on_connected()
+        self._is_there.set()
+        # Cancelled at the end of the hub: the session stays, for what is still to be published.
+        why = await session.over()
+        self._is_there.clear()
+        self._session = None
+        return why
 
     def _failed(self, settings: MqttSettings, why: str) -> None:
         """Each cause is told once: a broker may be away for days."""

@@ -41,7 +41,7 @@ def bridge_info(base: str, devices: int) -> Message:
     return _json(f"{base}/bridge/info", {"version": __version__, "devices": devices}, True)
 
 
-def event(base: str, device: Noted, payload: Mapping[str, object]) -> Message:
+def happened(base: str, device: Noted, payload: Mapping[str, object]) -> Message:
     """A mail; never kept."""
     return _json(f"{base}/{device.slug}/event", payload, False)
 
