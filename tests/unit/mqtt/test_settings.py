@@ -43,7 +43,7 @@ def test_urls(text: str, expected: str) -> None:
     ],
 )
 def test_what_is_no_broker(text: str) -> None:
-    with pytest.raises(ValueError, match="URL|mqtt|host"):
+    with pytest.raises(ValueError, match=r"URL|mqtt|host"):
         BrokerUrl.parse(text)
 
 
