@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from tests.support.certificates import Certificate
 from tests.support.hub import Hub
 from tests.support.mail import message, submit, wire
 from tests.support.mosquitto import PASSWORD, USER, Mosquitto, json_of
+from tests.support.ports import free_port
 from tests.support.toml import retry, route
 from tests.support.waiting import wait_until
 
@@ -378,3 +380,46 @@ def test_what_the_broker_takes_at_once_is_kept_to(start_hub: StartHub) -> None:
             listener.wait_for(f"{DEVICE}/event")
             assert not listener.got(f"{DEVICE}/image")
             hub.wait_for_log("mqtt-image-left-out")
+
+
+def test_one_event_for_all_recipients(start_hub: StartHub, broker: Mosquitto) -> None:
+    hub = start_hub(config(broker))
+    with broker.listener(f"{DEVICE}/event") as listener:
+        with hub.smtp() as smtp:
+            queue_id = submit(smtp, "cam@[127.0.0.1]", "CAM@[127.0.0.1]")
+        listener.wait_for(f"{DEVICE}/event")
+        wait_until(lambda: not queued(hub), hub.log_text)
+        listener.settle()
+        assert [json_of(one.payload)["id"] for one in listener.got(f"{DEVICE}/event")] == [queue_id]
+
+
+def test_the_gate_judges_where_the_broker_is(start_hub: StartHub) -> None:
+    port = free_port()
+    text = f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n' + route("mqtt:motion")
+    hub = start_hub(text, port=port)
+    hub.wait_for_log("mqtt-lost")
+    assert "is this hub" in hub.log_text()
+
+
+def test_what_answers_may_speak_anything(start_hub: StartHub) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        port = server.getsockname()[1]
+        hub = start_hub(f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n' + route("mqtt:motion"))
+        for octets in (b"\x20\xff\xff\xff\xff\xff", b"\x30\x02\xff\xff", b"\x20\x01\x00", b""):
+            connected, _ = server.accept()
+            with connected:
+                assert b"MQTT" in connected.recv(1_000)
+                connected.sendall(octets)
+                hub.wait_for_log("mqtt-lost")
+    with hub.smtp() as smtp:
+        assert smtp.noop()[0] == 250
+    assert " bug " not in hub.log_text()
+    assert "Traceback" not in hub.log_text()
+
+
+def test_the_way_of_a_mail_is_told(start_hub: StartHub, broker: Mosquitto) -> None:
+    hub = start_hub(config(broker))
+    done = hub.run("route", "cam@[127.0.0.1]", "--client", "127.0.0.1")
+    assert b"mqtt:motion" in done.stdout
+    assert done.returncode == 0

@@ -72,7 +72,7 @@ class Bridge:
         self._settings: MqttSettings | None = None  # None: no broker is configured
         self._changed = asyncio.Event()
         self._on_back = on_back
-        self._has_deferred = False  # mail waits for a session
+        self._has_deferred = True  # mail may wait for a session, also since an earlier run
         self._broker = Broker(
             gate,
             resolver=resolver,
@@ -143,6 +143,8 @@ class Bridge:
         try:
             await self._broker.ready(READY_S)
             device = await self._note(happening, settings)
+            if settings is not self._settings or self._notes.devices.get(device.slug) is not device:
+                raise TemporaryError("the configuration has changed meanwhile")
             device.count += 1
             try:
                 await self._broker.publish_all(self._messages(happening, device, settings))
