@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
 from waypost.mail.address import Domain
 from waypost.mqtt.message import Message, PublishRefused
-from waypost.mqtt.settings import MqttSettings
+from waypost.mqtt.settings import BrokerUrl, MqttSettings
 from waypost.net.gate import Gate, Origin, connect
 from waypost.observe import Log
 from waypost.tls.contexts import client_context
@@ -24,15 +25,17 @@ from waypost.tls.contexts import client_context
 if TYPE_CHECKING:
     from waypost.mqtt.session import Session
 
-# One try may take this long: name, connection, TLS and the broker's word.
+# One try may take this long: name, connection, TLS and the broker's word; each address of a name
+# this long.
 CONNECT_S = 20.0
+ADDRESS_S = 5.0
 # After a loss or a failure; twice as long after each, up to the last.
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 60.0
 # A session that lasted so long was a good one.
 STEADY_S = 10.0
-# A PUBACK that does not come by then means that the connection is dead.
-ACK_S = 20.0
+# A PUBACK that does not come by then means that the connection is dead, or too slow for pictures.
+ACK_S = 60.0
 GOODBYE_S = 2.0
 
 
@@ -176,18 +179,7 @@ class Broker:
         context = None
         if url.is_secure:
             context = await asyncio.to_thread(_context, settings)
-        addresses = [url.host] if not isinstance(url.host, Domain) else []
-        if isinstance(url.host, Domain):
-            addresses = await addresses_of(self._resolver(), url.host.ascii)
-        if not addresses:
-            raise PeerUnreachable(f"{url.host} has no address", never_connected=True)
-        for ip in addresses:
-            try:
-                connected = await connect(self._gate, ip, url.port, Origin.OPERATOR)
-                break
-            except OSError:
-                if ip == addresses[-1]:
-                    raise
+        connected = await self._connect(url)
         session = Session(settings, self._client_id, self._will, self._on_message)
         try:
             await asyncio.get_running_loop().create_connection(
@@ -206,10 +198,25 @@ class Broker:
             raise
         return session
 
+    async def _connect(self, url: BrokerUrl) -> socket.socket:
+        """The first address that answers. Raises ConnectForbidden, TemporaryError or OSError."""
+        addresses = [url.host] if not isinstance(url.host, Domain) else []
+        if isinstance(url.host, Domain):
+            addresses = await addresses_of(self._resolver(), url.host.ascii)
+        trouble: Exception = PeerUnreachable(f"{url.host} has no address", never_connected=True)
+        for ip in addresses:
+            try:
+                async with asyncio.timeout(ADDRESS_S):
+                    return await connect(self._gate, ip, url.port, Origin.OPERATOR)
+            except (OSError, ConnectForbidden) as error:
+                trouble = error
+        raise trouble
+
     async def _live(self, session: Session, settings: MqttSettings) -> str:
         """Serve by this session until it ends; why it has."""
         self._session = session
         self._refused.clear()
+        self._trouble = ""
         self._log.event("mqtt-connected", to=settings.url)
         self._on_connected()
         self._is_there.set()
