@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.certificates import Certificate
@@ -423,3 +424,27 @@ def test_the_way_of_a_mail_is_told(start_hub: StartHub, broker: Mosquitto) -> No
     done = hub.run("route", "cam@[127.0.0.1]", "--client", "127.0.0.1")
     assert b"mqtt:motion" in done.stdout
     assert done.returncode == 0
+
+
+def test_a_hub_without_a_broker_any_more_keeps_still(
+    start_hub: StartHub, broker: Mosquitto
+) -> None:
+    """What was ON when the broker left the configuration must not keep the hub busy."""
+    hub = start_hub(config(broker, "reset_after_s = 1"))
+    text = hub.config_file.read_text()
+    with broker.listener(f"{DEVICE}/#", "waypost/bridge/state") as listener:
+        send(hub)
+        listener.wait_for(f"{DEVICE}/event")
+        listener.settle()
+        lines = text.splitlines(keepends=True)
+        without = [line for line in lines if not line.startswith(("[mqtt]", "url", "reset_after"))]
+        hub.config_file.write_text("".join(without).replace("mqtt:motion", "mailbox:cams"))
+        assert hub.run("reload").returncode == 0
+        listener.wait_for("waypost/bridge/state", payload=b"offline")
+        time.sleep(1)
+        before = psutil.Process(hub.pid).cpu_times().user
+        time.sleep(1)
+        assert psutil.Process(hub.pid).cpu_times().user - before < 0.5
+        hub.config_file.write_text(text)
+        assert hub.run("reload").returncode == 0
+        listener.wait_for(f"{DEVICE}/motion", payload=b"OFF")

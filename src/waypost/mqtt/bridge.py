@@ -120,11 +120,15 @@ class Bridge:
 
     async def watch(self) -> None:
         """Switch off what is over, and write down counts, until cancelled."""
+        save_at = 0.0  # monotonic; not before
         while True:
-            end = self._notes.next_end()
-            sleep_s = _MAX_SLEEP_S if end is None else min(end - time.time(), _MAX_SLEEP_S)
-            if self._notes.is_dirty:
-                sleep_s = min(sleep_s, SAVE_S)
+            sleep_s = _MAX_SLEEP_S
+            if self._settings is not None:
+                end = self._notes.next_end()
+                if end is not None:
+                    sleep_s = min(sleep_s, end - time.time())
+                if self._notes.is_dirty:
+                    sleep_s = min(sleep_s, save_at - time.monotonic())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(sleep_s, 0)):
                     await self._changed.wait()
@@ -132,7 +136,8 @@ class Bridge:
             if self._settings is None:
                 continue
             self._switch_off(self._settings)
-            if self._notes.is_dirty and not self._changed.is_set():
+            if self._notes.is_dirty and time.monotonic() >= save_at:
+                save_at = time.monotonic() + SAVE_S
                 await self._save()
 
     async def tell(self, happening: Happening) -> None:
