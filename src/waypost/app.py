@@ -33,7 +33,7 @@ from waypost.intake.tokens import Introspection
 from waypost.mail.address import IPAddress
 from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
-from waypost.net.networks import Networks
+from waypost.net.networks import NOWHERE, Networks
 from waypost.observe import Log
 from waypost.routing.groups import DomainGroups
 from waypost.routing.mailboxes import MailboxNames
@@ -61,6 +61,15 @@ def make_gate(
 ) -> Gate:
     """The gate these settings ask for."""
     return Gate(trusted=Networks(settings.trusted), own=own, listening=listening)
+
+
+def make_hook_gate(
+    own: OwnAddresses,
+    listening: Callable[[], frozenset[tuple[IPAddress | None, int]]],
+    networks: Networks,
+) -> Gate:
+    """The gate of one webhook: its host's name may lead into these networks."""
+    return Gate(trusted=NOWHERE, own=own, listening=listening, probed=networks)
 
 
 def trusted_clients(settings: Settings) -> Networks:

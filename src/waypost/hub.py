@@ -19,6 +19,7 @@ from waypost.app import (
     make_accounts,
     make_device_names,
     make_gate,
+    make_hook_gate,
     make_keeper,
     make_mailbox_names,
     make_own_addresses,
@@ -35,12 +36,15 @@ from waypost.config.settings import Settings, load_settings
 from waypost.control import ControlServer
 from waypost.delivery.credentials import what_to_do
 from waypost.delivery.discard import DiscardTransport
+from waypost.delivery.events import EventReader
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport
 from waypost.delivery.mqtt import MqttTransport
+from waypost.delivery.notify import NotifyTransport
 from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.transport import Transport
+from waypost.delivery.webhook import WebhookTransport
 from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
@@ -142,6 +146,13 @@ class Hub:
             on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
             log=log,
         )
+        events = EventReader(self._reader)
+        self._webhooks = WebhookTransport(
+            events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
+        )
+        self._webhooks.configure(settings.webhooks, self._smtp.resolver)
+        self._notify = NotifyTransport(events)
+        self._notify.configure(settings.notify)
         transports: dict[str, Transport] = {
             "mailbox": self._maildir,
             "smtp": self._smtp,
@@ -152,6 +163,8 @@ class Hub:
             "mqtt": MqttTransport(self._mqtt, self._reader, lambda: self._device_names),
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
+            "webhook": self._webhooks,
+            "notify": self._notify,
         }
         self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
         self._dispatcher = Dispatcher(
@@ -270,6 +283,8 @@ class Hub:
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
         await self._configure_mqtt(settings)
+        self._webhooks.configure(settings.webhooks, self._smtp.resolver)
+        self._notify.configure(settings.notify)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
         gone = [entry for entry in self._listeners if entry not in kept]
         self._listeners = kept
@@ -359,8 +374,9 @@ class Hub:
         await self._smtp.credentials.close()
         await self._paces.close()
         await self._mqtt.close()
-        await self._reader.close()
         await self._maildir.close()
+        await self._notify.close()
+        await self._reader.close()
         await self._spool.close()
         await self._store.close()
         self._log.event("stopped")

@@ -75,7 +75,8 @@ def is_global(ip: IPAddress) -> bool:
 def may_reach(ip: IPAddress, who: str) -> bool:
     """Whether mail may go to port 25 of an address; docs/explanation/security.md has the table.
 
-    `who` is operator, routed (a trusted client's, by a route), trusted, proven, or stranger.
+    `who` is operator, routed (a trusted client's, by a route), trusted, proven, named (by a
+    webhook's URL), or stranger.
     """
     host = meant(ip)
     if host is None or _is_in(host, _NEVER):
@@ -84,7 +85,7 @@ def may_reach(ip: IPAddress, who: str) -> bool:
         return True
     if _is_in(host, _LOOPBACK) or str(host) in OWN:
         return False
-    if who == "proven" or (who in ("routed", "stranger") and is_global(host)):
+    if who == "proven" or (who in ("routed", "stranger", "named") and is_global(host)):
         return True
     return who in ("routed", "trusted") and _is_in(host, _TRUSTED)
 

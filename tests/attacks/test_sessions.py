@@ -34,7 +34,8 @@ def test_attack_13_what_was_said_before_tls_was_never_said(world: World, hub: Hu
         clear.say("MAIL FROM:<before@elsewhere.example>", "RSET")
         talk = encrypt(clear, hub)
         assert talk.say("MAIL FROM:<x@elsewhere.example>")[0].startswith("503 ")
-        assert talk.say("RCPT TO:<ann@plant.example>", "DATA") == ["503 5.5.1 " + GREET_FIRST] * 2
+        for command in ("RCPT TO:<ann@plant.example>", "DATA"):
+            assert talk.say(command) == ["503 5.5.1 " + GREET_FIRST]
         (offer,) = talk.say("EHLO after.example")
         assert "STARTTLS" not in offer
         assert talk.say("STARTTLS")[0].startswith("503 ")

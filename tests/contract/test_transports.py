@@ -19,14 +19,21 @@ from tests.contract.mail import TEXT, new_message, on_loop
 from tests.fault.small_disk import small_disk
 from waypost.delivery import maildir as maildir_module
 from waypost.delivery.discard import DiscardTransport
+from waypost.delivery.events import EventReader
 from waypost.delivery.maildir import MaildirTransport, directory_name, mailbox_names
+from waypost.delivery.notify import NotifyTransport
 from waypost.delivery.transport import DeliveryJob, Transport
+from waypost.delivery.webhook import WebhookTransport
 from waypost.mail.address import Address
 from waypost.mail.envelope import Outcome, OutcomeKind
 from waypost.mail.message import Content
 from waypost.mail.reply import Reply
+from waypost.net.gate import Gate
+from waypost.net.networks import Networks
+from waypost.observe import Log
 from waypost.queue.spool import FileContent, InlineContent
 from waypost.queue.store import QueueIdSource
+from waypost.reading.process import MailReader
 from waypost.routing.targets import Target
 
 IDS = QueueIdSource()
@@ -317,3 +324,30 @@ async def test_what_dead_deliveries_left_goes_after_36_hours(tmp_path: Path) -> 
     async with opened(tmp_path) as transport:
         await transport.deliver(job("bob"))
     assert mails(tmp_path, "bob", "tmp") == [young]
+
+
+# Webhooks and notifications; with real servers: tests/integration/test_webhooks, test_notify.
+
+
+@pytest.mark.parametrize("kind", ["webhook", "notify"])
+@pytest.mark.parametrize("count", [1, 3])
+@on_loop
+async def test_mail_for_what_is_configured_no_more_waits(kind: str, count: int) -> None:
+    events = EventReader(MailReader())
+    log = Log(os.open(os.devnull, os.O_WRONLY))
+    transports: dict[str, Transport] = {
+        "webhook": WebhookTransport(events, gate_of=no_gate, log=log),
+        "notify": NotifyTransport(events),
+    }
+    transport = transports[kind]
+    work = job("bob", to=[f"box{number}@[127.0.0.1]" for number in range(count)])
+    gone = DeliveryJob(work.message, work.recipients, Target(kind, "gone"))
+    assert {transport.destination(gone.target, one) for one in gone.recipients} == {f"{kind}:gone"}
+    outcomes = await transport.deliver(gone)
+    assert [outcome.kind for outcome in outcomes] == [OutcomeKind.DEFERRED] * count
+    assert f"[{kind}.gone]" in reply_of(outcomes).text
+    assert transport.window() >= 1
+
+
+def no_gate(networks: Networks) -> Gate:
+    raise AssertionError("nothing is to be connected to")

@@ -151,7 +151,7 @@ def receiver(start_hub: StartHub) -> Hub:
 
 
 def came_from(stored: bytes) -> str:
-    return fields_of(stored, "received")[0].partition(" by ")[0]
+    return fields_of(stored, "received")[0].partition(" by ")[0].partition(" (using ")[0]
 
 
 def test_mail_leaves_by_the_address_of_its_domain(start_hub: StartHub, receiver: Hub) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 
 from tests.support.hub import Hub
 from tests.support.mail import accepted, fields_of, parsed, reply_to, submit
-from tests.support.netns import Namespace
+from tests.support.netns import Namespace, joined_namespaces
 from tests.support.toml import PORT_25
 from tests.support.waiting import wait_until
 
@@ -67,7 +66,8 @@ def test_send_crosses(hubs: tuple[Hub, Hub], hosts: Hosts, literal: str) -> None
     # Two hops: the sending hub's own, and the receiving one, which was told a literal.
     newest, oldest = fields_of(stored, "received")
     own = "[IPv6:fd00:9::1]" if "fd00" in literal else "[10.9.0.1]"
-    assert newest.startswith(f"from {own} ({own}) by {literal} (Waypost) with ESMTPS id ")
+    using = "(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)"
+    assert newest.startswith(f"from {own} ({own}) {using} by {literal} (Waypost) with ESMTPS id ")
     assert "127.0.0.1" in oldest
     assert received["return-path"] == f"<root@{own}>"
     (entry,) = here.json("trace")
@@ -249,5 +249,12 @@ def test_two_hubs_on_two_loopback_addresses(start_hub: StartHub) -> None:
 
 
 def test_nothing_is_left_of_the_namespaces() -> None:
+    with joined_namespaces(("10.9.7.1/24",), ("10.9.7.2/24",)) as made:
+        names = {namespace.name for namespace in made}
+        assert names <= _namespaces()
+    assert not names & _namespaces()
+
+
+def _namespaces() -> set[str]:
     said = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-    assert f"waypost-{os.getpid()}-" not in said.stdout
+    return {line.split()[0] for line in said.stdout.splitlines()}

@@ -37,6 +37,9 @@ GOES_THROUGH_THE_GATE = {
 MAY_IMPORT_DNSPYTHON = {"dns/caching.py"}
 # paho opens sockets of its own, unless it is given none to open: mqtt/session does.
 MAY_IMPORT_PAHO = {"mqtt/session.py"}
+# Apprise connects by itself, to where URLs of the operator lead; so nobody else may load it, and
+# the hub's own process never does: docs/decisions/0026-webhooks-and-notifications.md.
+MAY_IMPORT_APPRISE = {"delivery/notifier_worker.py"}
 CONNECTING = {
     "connect",
     "connect_ex",
@@ -177,3 +180,12 @@ def test_only_the_resolver_uses_dnspython(path: Path) -> None:
 def test_only_the_session_uses_paho(path: Path) -> None:
     uses = [line for module, line in imports(path) if module.partition(".")[0] == "paho"]
     assert bool(uses) == (name_of(path) in MAY_IMPORT_PAHO)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_process_that_notifies_uses_apprise(path: Path) -> None:
+    """The one exception to the gate stays in a process of its own, which nobody imports."""
+    used = {module for module, _ in imports(path)}
+    uses = any(module.partition(".")[0] == "apprise" for module in used)
+    assert uses == (name_of(path) in MAY_IMPORT_APPRISE)
+    assert not any(module.startswith("waypost.delivery.notifier_worker") for module in used)

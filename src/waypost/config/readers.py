@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost.acme.settings import AUTO, LETS_ENCRYPT
+from waypost.delivery.notice import checked_template
 from waypost.dns.resolver import SYSTEM, split_server
 from waypost.errors import AddressError
 from waypost.http.url import Url
@@ -178,14 +179,18 @@ def read_secret(value: Any) -> Secret:
 
 def read_secret_file(value: Any) -> Secret:
     """The first line of a file nobody else may read."""
+    return Secret(read_text(_private_text(value).partition("\n")[0].rstrip("\r")))
+
+
+def _private_text(value: Any) -> str:
+    """What a file holds that nobody else may read."""
     path = Path(read_text(value))
     try:
         if path.stat().st_mode & 0o077:
             raise ValueError(f"{path} may be read by others than its owner; chmod 600 it")
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    return Secret(read_text(text.partition("\n")[0].rstrip("\r")))
 
 
 def read_scope(value: Any) -> str:
@@ -413,3 +418,49 @@ def read_place(value: Any) -> tuple[str, int]:
     if not port:
         raise ValueError(f"{value!r}: expected address:port or [v6]:port")
     return host, port
+
+
+def read_hook_url(value: Any) -> Secret:
+    """A URL that events go to; its path may be all that keeps others out."""
+    text = read_text(value)
+    Url.parse(text, allows_clear=True)
+    return Secret(text)
+
+
+def read_hook_url_file(value: Any) -> Secret:
+    return read_hook_url(read_secret_file(value).revealed)
+
+
+def read_type_glob(value: Any) -> Glob:
+    """A media type, as in image/*."""
+    text = read_text(value)
+    if re.fullmatch(r"[a-z0-9*?.+\-]+/[a-z0-9*?.+\-]+|\*", text) is None:
+        raise ValueError(f"{text!r} is no media type: expected one as image/* or application/pdf")
+    return Glob(text)
+
+
+def read_notify_url(value: Any) -> Secret:
+    """A URL of Apprise; its own process says which of the services it means."""
+    text = read_text(value)
+    scheme, colon, rest = text.partition("://")
+    if not colon or not rest or re.fullmatch(r"[A-Za-z][A-Za-z0-9+.\-]*", scheme) is None:
+        # Not the text: it may hold a password.
+        raise ValueError("expected an Apprise URL, as in ntfy://ntfy.example/alarms")
+    if scheme.lower() in ("mailto", "mailtos"):
+        raise ValueError("mail is sent by the hub itself: use a target relay:… or smtp:…")
+    return Secret(text)
+
+
+def read_notify_urls_file(value: Any) -> tuple[Secret, ...]:
+    """A URL on each line of a file nobody else may read; # begins a comment."""
+    lines = [line.strip() for line in _private_text(value).splitlines()]
+    given = [line for line in lines if line and not line.startswith("#")]
+    urls: tuple[Secret, ...] = list_of(read_notify_url, may_be_empty=False)(given)
+    return urls
+
+
+def read_template(value: Any) -> str:
+    """A text with $fields; it may have several lines."""
+    if not isinstance(value, str) or not value.replace("\n", "").isprintable():
+        raise ValueError("expected a text without control characters")
+    return checked_template(value)

@@ -28,12 +28,16 @@ from waypost.config.readers import (
     read_flag,
     read_groups,
     read_helo,
+    read_hook_url,
+    read_hook_url_file,
     read_host_names,
     read_hosts,
     read_identifier,
     read_match,
     read_moved,
     read_networks,
+    read_notify_url,
+    read_notify_urls_file,
     read_own,
     read_password_hash,
     read_password_hash_file,
@@ -46,18 +50,23 @@ from waypost.config.readers import (
     read_server,
     read_size_limit,
     read_target,
+    read_template,
     read_tenant,
     read_text,
     read_tls_policy,
     read_topic_base,
     read_topic_prefix,
+    read_type_glob,
     read_url,
 )
+from waypost.delivery import notify
+from waypost.delivery.webhook import BASE64, MAX_ATTACHED, NONE
 from waypost.dns.resolver import SYSTEM
 from waypost.intake.senders import LiteralSender
 from waypost.mqtt.settings import IMAGE_BYTES, RESET_AFTER_S, VERSIONS
 from waypost.oauth.settings import Grant
-from waypost.routing.patterns import AddressGlob
+from waypost.reading.event import MAX_TEXT
+from waypost.routing.patterns import AddressGlob, Glob
 from waypost.tls.policy import Level
 
 
@@ -454,7 +463,7 @@ SECTIONS: tuple[Section, ...] = (
                 "list of targets",
                 "mailbox:NAME or mailbox:NAME@DOMAIN, smtp:[IP]:PORT or smtp:NAME:PORT, lmtp:/PATH"
                 " or lmtp:[IP]:PORT, relay:NAME, direct, list:NAME, mqtt:KIND, discard,"
-                " reject:X.Y.Z TEXT."
+                " reject:X.Y.Z TEXT, webhook:NAME, notify:NAME."
                 " Each is tried and retried on its own.",
             ),
             Key(
@@ -682,6 +691,138 @@ SECTIONS: tuple[Section, ...] = (
             ),
         ),
         "A list: `NAME@` an address of ours goes to all members.",
+        is_named=True,
+    ),
+    Section(
+        "webhook",
+        (
+            Key(
+                "url",
+                read_hook_url,
+                None,
+                "a URL, http:// or https://",
+                "Where events go. Redirects are not followed.",
+            ),
+            Key(
+                "url_file",
+                read_hook_url_file,
+                None,
+                "a file name",
+                "The URL, in the first line of a file with mode 0600: for one that is a secret.",
+            ),
+            Key(
+                "secret",
+                read_secret,
+                None,
+                "a text",
+                "What events are signed with. Absent: they are not signed.",
+            ),
+            Key(
+                "secret_file",
+                read_secret_file,
+                None,
+                "a file name",
+                "The secret, in the first line of a file with mode 0600.",
+            ),
+            Key(
+                "ca",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file name",
+                "Who may vouch for the server, as PEM. Absent: whom this system trusts.",
+            ),
+            Key(
+                "attachments",
+                choice_of(NONE, BASE64),
+                NONE,
+                '"none" or "base64"',
+                '"base64": attachments go along, in the event. "none": their names and hashes do.',
+            ),
+            Key(
+                "attachment_types",
+                list_of(read_type_glob, may_be_empty=False),
+                (Glob("*"),),
+                'list of media types, as in "image/*"',
+                "Which attachments go along.",
+            ),
+            Key(
+                "max_attachment",
+                read_size_limit,
+                5_242_880,
+                'octets, or as "5M"',
+                "The largest attachment that goes along; all of one event have at most"
+                f" {MAX_ATTACHED >> 20} MiB together.",
+            ),
+            Key(
+                "max_text",
+                read_count,
+                MAX_TEXT,
+                "a number",
+                "Characters of the mail's text that go along.",
+            ),
+            Key(
+                "networks",
+                read_networks,
+                (),
+                "as networks.trusted",
+                "Networks that are not of the Internet, and that a host given by name may be in."
+                " A host given as an IP address needs no entry.",
+            ),
+            Key(
+                "timeout_s",
+                read_seconds,
+                30.0,
+                "seconds",
+                "How long the server may take for one event.",
+            ),
+        ),
+        "A [webhook](../how-to/webhooks-and-notifications.md): mail as JSON to a web server, for"
+        " the target `webhook:NAME`.",
+        is_named=True,
+    ),
+    Section(
+        "notify",
+        (
+            Key(
+                "urls",
+                list_of(read_notify_url),
+                (),
+                "list of Apprise URLs",
+                "Who is told, as in `ntfy://ntfy.example/alarms`.",
+            ),
+            Key(
+                "urls_file",
+                read_notify_urls_file,
+                (),
+                "a file name",
+                "More of them, one a line, in a file with mode 0600; `#` begins a comment.",
+            ),
+            Key(
+                "title",
+                read_template,
+                notify.TITLE,
+                "a text with $fields",
+                "The title; `$subject ($device)`, for example. Fields are those of the event.",
+            ),
+            Key("text", read_template, notify.TEXT, "a text with $fields", "The text."),
+            Key(
+                "picture",
+                read_flag,
+                True,
+                "true or false",
+                "true: the mail's first picture goes along, made smaller above"
+                f" {notify.MAX_PICTURE >> 20} MiB.",
+            ),
+            Key(
+                "max_text",
+                read_count,
+                notify.MAX_TEXT,
+                "a number",
+                "Characters of the text, the template included.",
+            ),
+        ),
+        "[Notifications](../how-to/webhooks-and-notifications.md#notifications) by services that"
+        " Apprise speaks to, for the target `notify:NAME`.",
         is_named=True,
     ),
     Section(

@@ -16,9 +16,12 @@ from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
 from waypost.config.lines import KeyPath, line_numbers
 from waypost.config.presets import with_preset
+from waypost.config.programs import notify_faults, notify_of, webhook_faults, webhook_of
 from waypost.config.readers import LABEL
 from waypost.config.relays import relay_faults, relay_of
 from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
+from waypost.delivery.notify import NotifySettings
+from waypost.delivery.webhook import WebhookSettings
 from waypost.devices.names import RESERVED, DeviceSettings, slug
 from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
@@ -62,6 +65,8 @@ class Settings:
     masked: frozenset[IPAddress] = frozenset()  # gateways that strangers may hide behind
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     relays: tuple[Relay, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
+    notify: tuple[NotifySettings, ...] = ()
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
     listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
     tls: TlsSettings = field(default_factory=TlsSettings)
@@ -234,6 +239,7 @@ class _Reader:
         self._check_targets(values)
         self._check_gateways(values["networks"])
         self._check_relays(values)
+        self._check_programs(values)
         self._check_domains(values)
         for index, listener in enumerate(values["listener"]):
             binds = listener["bind"] or ()
@@ -360,6 +366,14 @@ class _Reader:
                 self._fault((*path, key) if key else path, problem)
         self._check_fallbacks(values)
 
+    def _check_programs(self, values: Values) -> None:
+        found = [("webhook", entry, webhook_faults(entry)) for entry in values["webhook"]]
+        found += [("notify", entry, notify_faults(entry)) for entry in values["notify"]]
+        for section, entry, faults in found:
+            for key, problem in faults:
+                path: KeyPath = (section, entry["name"])
+                self._fault((*path, key) if key else path, problem)
+
     def _check_fallbacks(self, values: Values) -> None:
         """Each names a relay, and none leads back to where it began."""
         fallbacks = {relay["name"]: relay["fallback"] for relay in values["relay"]}
@@ -375,7 +389,7 @@ class _Reader:
                 self._fault(path, f"mail would go round: {name} is a fallback of its own fallback")
 
     def _check_targets(self, values: Values) -> None:
-        for section in ("relay", "list"):
+        for section in ("relay", "list", "webhook", "notify"):
             known = [entry["name"] for entry in values[section]]
             named: list[tuple[KeyPath, Target]] = [
                 (("route", index, "to"), target)
@@ -528,6 +542,8 @@ def _compose(
             lists=tuple((id_of(entry.name, entry.scope), entry.name) for entry in lists),
         ),
         relays=tuple(relay_of(relay) for relay in values["relay"]),
+        webhooks=tuple(map(webhook_of, values["webhook"])),
+        notify=tuple(map(notify_of, values["notify"])),
         listeners=tuple(
             ListenerSettings(
                 *(listener["name"], listener["bind"], listener["role"], listener["networks"]),

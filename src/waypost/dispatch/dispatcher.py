@@ -441,6 +441,8 @@ class Dispatcher:
             late = Reply(reply.code, text, reply.status or (4, 7))
             failed = outcome._replace(kind=OutcomeKind.FAILED, reply=late)
             return Result(recipient, failed)
+        if not_before is None and outcome.wait_s:
+            not_before = max(at, now + min(outcome.wait_s, retry.max_s))
         if not_before is not None:
             at = min(not_before, message.accepted_at + retry.give_up_after_s)
         warned = is_warning_due(now, message.accepted_at, recipient.warned, retry)

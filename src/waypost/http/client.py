@@ -44,6 +44,10 @@ class HttpFailed(TemporaryError):
     status = (4, 4)
 
 
+class NoConnection(HttpFailed):
+    """None of the host's addresses could be connected to."""
+
+
 class ResponseTooBig(HttpFailed):
     """The server said more than it was asked for; what it did is done."""
 
@@ -152,7 +156,7 @@ class HttpClient:
         if isinstance(place.host, Domain):
             addresses = await addresses_of(self.resolver, place.host.ascii)
         if not addresses:
-            raise HttpFailed(f"{place}: {place.host} has no address")
+            raise NoConnection(f"{place}: {place.host} has no address")
         troubles: list[str] = []
         forbidden: ConnectForbidden | None = None
         for ip in addresses:
@@ -166,7 +170,7 @@ class HttpClient:
                 troubles.append(f"{ip}: {os.strerror(error.errno) if error.errno else error}")
         if not troubles and forbidden is not None:
             raise forbidden
-        raise HttpFailed(f"{place}: {'; '.join(troubles)}")
+        raise NoConnection(f"{place}: {'; '.join(troubles)}")
 
     async def _connect(self, ip: IPAddress, place: Url, *, is_last: bool) -> socket.socket:
         # The last may use up what time there is for all of it.

@@ -211,7 +211,9 @@ class Acceptance:
             answer(self._refused_content(transaction, refusal or replies.STORE_AWAY))
             return
         assert transaction.filter is not None  # it came with the writer
-        writer.write(transaction.filter.end())
+        rest = transaction.filter.end()
+        if rest:
+            writer.write(rest)
         transaction.writer = None
         content = writer.finish()
         if isinstance(content, InlineContent):

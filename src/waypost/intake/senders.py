@@ -11,9 +11,8 @@ from waypost.mail import reply as replies
 from waypost.mail.address import Address, AddressLiteral
 from waypost.mail.authentication import LITERAL, AuthResult
 from waypost.mail.envelope import Arrival
-from waypost.mail.message import header_section
 from waypost.mail.reply import Reply
-from waypost.mail.submission import authors_of
+from waypost.mail.submission import authors_of, from_values
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import NOWHERE, Networks
 from waypost.routing.table import RoutingTable
@@ -75,7 +74,9 @@ class Senders:
 
     def judge_authors(self, arrival: Arrival, head: bytes) -> list[AuthResult]:
         """What is found of literals in the From field of a header section."""
-        if self.policy.literal_sender is LiteralSender.OFF or b"@[" not in header_section(head):
+        if self.policy.literal_sender is LiteralSender.OFF:
+            return []
+        if not any(b"@[" in value for value in from_values(head)):
             return []
         found = [self._judge_literal(author, "header.from", arrival) for author in authors_of(head)]
         return [result for result in found if result is not None]

@@ -131,6 +131,7 @@ class Outcome(NamedTuple):
     changes: tuple[str, ...] = ()  # what was done to the message on its way out, in words
     is_ours_to_mend: bool = False  # deferred until the operator has done something: not given up
     tls: str | None = None  # what was negotiated with the hop; None: in clear
+    wait_s: float = 0.0  # the next hop asks to be left alone for so long
 
     @property
     def way(self) -> str | None:

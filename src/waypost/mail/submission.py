@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from waypost.errors import AddressError
 from waypost.mail.address import Address
 from waypost.mail.envelope import QueueId
 from waypost.mail.header_address import Mailbox, parse_address_list
-from waypost.mail.message import MAX_DECODED, date_field_value, header_fields
+from waypost.mail.message import (
+    MAX_DECODED,
+    date_field_value,
+    header_fields,
+    header_section,
+)
 
 
 def missing_fields(
@@ -46,18 +53,28 @@ def authors_of(head: bytes) -> list[Address]:
     """
     authors: list[Address] = []
     left = MAX_DECODED
-    for name, value in header_fields(head):
-        if name == "from" and len(value) <= left:
+    for value in from_values(head):
+        if len(value) <= left:
             left -= len(value)
             authors += _addresses(value)
     return authors
 
 
-def _addresses(value: bytes) -> list[Address]:
+def from_values(head: bytes) -> list[bytes]:
+    """The values of From, as they are folded."""
+    return _FROM.findall(header_section(head))
+
+
+_FROM = re.compile(rb"^from[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
+
+
+# A device says who it is in the same words each time.
+@lru_cache(maxsize=1024)
+def _addresses(value: bytes) -> tuple[Address, ...]:
     try:
-        found = parse_address_list(value.decode("utf-8", "replace"))
+        found = parse_address_list(value.replace(b"\r\n", b"").decode("utf-8", "replace"))
     except AddressError:
-        return []
-    return [
+        return ()
+    return tuple(
         entry.address for entry in found if isinstance(entry, Mailbox) and entry.address is not None
-    ]
+    )

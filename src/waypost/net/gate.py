@@ -24,6 +24,7 @@ class Origin(Enum):
     """On whose word a connection is made."""
 
     OPERATOR = "operator"  # the configuration names the target
+    NAMED = "named"  # it names a host that may be anywhere in the Internet, or in listed networks
     ROUTED = "routed"  # a trusted client's recipient, sent on by a route of the operator
     TRUSTED = "trusted"  # a trusted client's recipient, and no route says more
     PROVEN = "proven"  # a report to the very host the message came from
@@ -51,7 +52,8 @@ class Gate:
     ) -> None:
         """`listening` gives address and port of our listeners; None as address: every one.
 
-        `probed` are networks that are not global and that checks may connect to.
+        `probed` are networks that are not global and that checks, and hosts the configuration
+        only names, may be connected to in.
         """
         self.trusted = trusted  # replaced when settings are read again
         self._probed = probed
@@ -77,7 +79,9 @@ class Gate:
         is_own = inner in self._own
         if (is_own or kind == "loopback") and self.is_listener(inner, port):
             return f"{inner} port {port} is this hub"
-        if origin is Origin.OPERATOR or (origin is Origin.CHECK and inner in self._probed):
+        if origin is Origin.OPERATOR:
+            return None
+        if origin in (Origin.CHECK, Origin.NAMED) and inner in self._probed:
             return None
         if is_own:
             return f"{inner} is an address of this host"

@@ -11,7 +11,10 @@ from waypost.errors import AddressError
 from waypost.mail.address import AddressLiteral, Domain, parse_literal
 from waypost.mail.reply import Reply
 
-KINDS = ("mailbox", "smtp", "lmtp", "relay", "direct", "list", "mqtt", "discard", "reject")
+KINDS = (
+    *("mailbox", "smtp", "lmtp", "relay", "direct", "list", "mqtt", "discard", "reject"),
+    *("webhook", "notify"),
+)
 # `direct:list` is written by lists only: the operator named the recipient, no client did.
 LISTED = "list"
 # `list:NAME:owner` is what NAME-bounces and NAME-owner mean.

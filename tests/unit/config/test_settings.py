@@ -515,3 +515,58 @@ def test_a_greeting_is_held_back_for_a_minute_at_most(
         assert fault.key == "limits.greet_delay_s"
     else:
         assert load(tmp_path, config).limits.greet_delay_s == delay_s
+
+
+# Webhooks and notifications.
+
+
+def test_webhooks_and_notifications_are_read(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret\n")
+    urls = tmp_path / "urls"
+    urls.write_text("# phones\nntfy://x/one\n\ntgram://two/3\nntfy://x/one\n")
+    for file in (secret, urls):
+        file.chmod(0o600)
+    settings = load(
+        tmp_path,
+        '[webhook.plc]\nurl = "http://10.0.0.1/x"\n'
+        f'secret_file = "{secret}"\nmax_attachment = "2M"\nnetworks = ["private"]\n'
+        f'[notify.phones]\nurls = ["json://h/p"]\nurls_file = "{urls}"\ntext = "$text\\n$device"\n',
+    )
+    [hook] = settings.webhooks
+    assert hook.url.revealed == "http://10.0.0.1/x"
+    assert hook.secret is not None
+    assert hook.secret.revealed == "s3cret"
+    assert (hook.max_attachment, hook.networks) == (2 << 20, ("private",))
+    [phones] = settings.notify
+    revealed = [url.revealed for url in phones.urls]
+    assert revealed == ["json://h/p", "ntfy://x/one", "tgram://two/3"]
+    assert "s3cret" not in repr(settings)
+    assert "ntfy" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[webhook.a]", "webhook.a"),
+        ('[webhook.a]\nurl = "ftp://x/"', "webhook.a.url"),
+        ('[webhook.a]\nurl = "file:///etc/passwd"', "webhook.a.url"),
+        ('[webhook.a]\nurl = "http://u:p4ss@x/"', "webhook.a.url"),
+        ('[webhook.a]\nurl = "http://127.1/"', "webhook.a.url"),
+        (
+            '[webhook.a]\nurl = "http://x/"\nattachment_types = ["image"]',
+            "webhook.a.attachment_types",
+        ),
+        ('[webhook."a b"]\nurl = "http://x/"', "webhook.a b"),
+        ("[notify.a]", "notify.a"),
+        ('[notify.a]\nurls = ["p4ss"]', "notify.a.urls"),
+        ('[notify.a]\nurls = ["mailto://u:p4ss@x"]', "notify.a.urls"),
+        ('[notify.a]\nurls = ["ntfy://x"]\ntitle = "$body"', "notify.a.title"),
+        ('[[route]]\nname = "r"\nto = ["webhook:b"]\n', "route[1].to"),
+        ('[[route]]\nname = "r"\nto = ["notify:b"]\n', "route[1].to"),
+    ],
+)
+def test_faults_of_webhooks_and_notifications(tmp_path: Path, text: str, key: str) -> None:
+    found = faults(tmp_path, text)
+    assert key in {fault.key for fault in found}
+    assert "p4ss" not in "".join(map(str, found))

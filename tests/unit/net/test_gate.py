@@ -236,3 +236,31 @@ def test_the_table_of_edges_is_large() -> None:
     assert sum(len(edges(text)) + len(neighbours(text)) for text, _ in SPECIAL) > 150
     assert ip_network("2000::/3") not in NETWORKS
     assert IPv6Address("2000::") not in ip_network("::/3")
+
+
+# A webhook's host, given by name.
+
+
+def test_a_name_leads_to_the_internet_and_to_what_is_listed() -> None:
+    listed = gate_that_lists("192.168.1.0/24", "127.0.0.0/8")
+    for text, port, answer in (
+        *(("8.8.8.8", 80, True), ("192.168.1.60", 80, True), ("192.168.2.60", 80, False)),
+        *(("169.254.169.254", 80, False), ("224.0.0.1", 80, False), ("127.0.0.1", 8080, True)),
+        ("127.0.0.1", 25, False),  # a listener of this hub
+    ):
+        assert listed.may_connect(packed_of(text), port, Origin.NAMED) == answer, text
+    assert not gate_that_lists().may_connect(packed_of("127.0.0.1"), 8080, Origin.NAMED)
+
+
+def packed_of(text: str) -> bytes:
+    return ip_address(text).packed
+
+
+def gate_that_lists(*words: str) -> Gate:
+    own = OwnAddresses(follow_interfaces=False, extra=[ip_address("127.0.0.1")])
+    return Gate(
+        trusted=Networks(()),
+        own=own,
+        listening=lambda: frozenset({(None, 25)}),
+        probed=Networks(words),
+    )

@@ -1,0 +1,69 @@
+"""A mail as a notification: title and text from templates, and a picture. Values only.
+
+Templates are `string.Template`s, as users of mailrise know them: `$subject` is replaced by a text,
+and nothing in a template, or in what a mail puts into one, is ever run.
+"""
+
+from __future__ import annotations
+
+from string import Template
+from typing import NamedTuple
+
+from waypost.delivery.events import Event
+from waypost.reading.values import Attachment
+
+# What templates may name: keys of the event.
+FIELDS = (
+    *("id", "event_type", "device", "source_ip", "received", "subject", "text", "from", "to"),
+    *("message_id", "severity", "tags", "url", "recipient"),
+)
+MAX_TITLE = 250
+# Formats that services show.
+_PICTURES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+
+class Notice(NamedTuple):
+    """What people are to see."""
+
+    title: str
+    text: str
+
+
+def checked_template(text: str) -> str:
+    """The same text. Raises ValueError when it is none of ours."""
+    template = Template(text)
+    if not template.is_valid():
+        raise ValueError(f"{text!r}: a $ that stands for itself is written $$")
+    unknown = [name for name in template.get_identifiers() if name not in FIELDS]
+    if unknown:
+        raise ValueError(f"unknown: ${', $'.join(unknown)}; known: ${', $'.join(FIELDS)}")
+    return text
+
+
+def notice_of(
+    event: Event, recipient: str, *, title: str, text: str, max_text: int, has_picture: bool
+) -> Notice:
+    """The templates, filled in and cut to size; a text that came out empty says so."""
+    values = {name: _words(event.json.get(name)) for name in FIELDS} | {"recipient": recipient}
+    if event.json["text_truncated"]:
+        values["text"] += "…"
+    head = " ".join(Template(title).substitute(values).split())
+    body = Template(text).substitute(values).strip()
+    if not body and not has_picture:
+        body = "(the mail has no text)"
+    return Notice(_cut(head, MAX_TITLE), _cut(body, max_text))
+
+
+def picture_in(event: Event) -> Attachment | None:
+    """The first picture of a kind that services show; None: there is none."""
+    return next((one for one in event.mail.attachments if one.type in _PICTURES), None)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,110 @@
+"""Mail as notifications: templates, cuts, the picture; and what failures come to."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.mail import arrival
+from waypost.delivery.events import Event
+from waypost.delivery.notice import FIELDS, MAX_TITLE, checked_template, notice_of, picture_in
+from waypost.delivery.notifier import Told
+from waypost.delivery.notify import refusal
+from waypost.mail.envelope import QueueId
+from waypost.reading.event import event_of
+from waypost.reading.values import Attachment, Correspondent, ReadMail
+
+
+def event(mail: ReadMail, max_text: int = 4_000) -> Event:
+    made = event_of(
+        mail,
+        arrival(),
+        queue_id=QueueId("0123456789abc"),
+        received_at=0.0,
+        device="cam",
+        event_type="mail",
+        max_text=max_text,
+    )
+    return Event(mail, made)
+
+
+def filled(mail: ReadMail, template: str, max_text: int = 100, **options: bool) -> str:
+    has_picture = options.get("has_picture", False)
+    made = notice_of(
+        *(event(mail, max_text), "bob@x.test"),
+        title="",
+        text=checked_template(template),
+        max_text=max_text,
+        has_picture=has_picture,
+    )
+    return made.text
+
+
+def test_every_field_has_its_place() -> None:
+    assert set(FIELDS) - {"recipient"} == set(event(ReadMail()).json) - {
+        *("v", "text_truncated", "attachments")
+    }
+    mail = ReadMail(
+        subject="S", from_=(Correspondent("", "a@b"),), to=(Correspondent("", "c"),) * 2, text="T\n"
+    )
+    template = "$subject|$from|$to|$device|$text|$recipient|$severity|${id}x|$$"
+    assert filled(mail, template) == "S|a@b|c, c|cam|T\n|bob@x.test||0123456789abcx|$"
+
+
+def test_what_a_mail_says_is_never_a_template() -> None:
+    hostile = "$text ${id} {0.__class__} {{7*7}} %s"
+    assert filled(ReadMail(subject=hostile, text="x"), "$subject") == hostile
+
+
+@pytest.mark.parametrize("text", ["$body", "$", "cost: 5$", "${subject.x}", "$subject $Nope"])
+def test_templates_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"known: \$id|is written \$\$"):
+        checked_template(text)
+
+
+def test_texts_are_cut_and_say_so() -> None:
+    assert filled(ReadMail(text="x" * 50), "$text", max_text=10) == "x" * 9 + "…"
+    assert filled(ReadMail(text="abc", text_truncated=True), "$text") == "abc…"
+    long = ReadMail(subject="a\n b " + "x" * 500)
+    made = notice_of(event(long), "b@c", title="$subject", text="t", max_text=9, has_picture=False)
+    assert made.title.startswith("a b xxx")
+    assert len(made.title) == MAX_TITLE
+
+
+def test_a_mail_without_text_says_so_unless_it_has_a_picture() -> None:
+    assert filled(ReadMail(), "$text") == "(the mail has no text)"
+    assert filled(ReadMail(), "$text", has_picture=True) == ""
+
+
+def test_the_picture_is_the_first_that_services_show() -> None:
+    def attached(type_: str) -> Attachment:
+        return Attachment(type_, type_, 1, "", False, "", 0, 1, "")
+
+    kinds = ("application/pdf", "image/svg+xml", "image/tiff", "image/png", "image/jpeg")
+    found = picture_in(event(ReadMail(attachments=tuple(map(attached, kinds)))))
+    assert found is not None
+    assert found.type == "image/png"
+    assert picture_in(event(ReadMail(attachments=(attached("text/plain"),)))) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (Told(False, "ntfy", status=401, why="HTTP 401"), "451 4.7.0"),
+        (Told(False, "ntfy", status=404, why="HTTP 404"), "451 4.7.0"),
+        (Told(False, "ntfy", status=429, why="HTTP 429"), "451 4.4.5"),
+        (Told(False, "ntfy", status=503, why="HTTP 503"), "451 4.4.5"),
+        (Told(False, "ntfy", why="no connection"), "451 4.4.1"),
+        (Told(False, is_known=False, why="no URL"), "451 4.3.5"),
+    ],
+)
+def test_failures_are_told_apart(told: Told, code: str) -> None:
+    reply = refusal("phones", [(2, told)])
+    assert str(reply).startswith(f"{code} notify phones: URL 2")
+    assert told.why in reply.text
+    assert ("is wrong" in reply.text) == (code in ("451 4.7.0", "451 4.3.5"))
+
+
+def test_many_failures_are_one_line() -> None:
+    reply = refusal("phones", [(n, Told(False, "ntfy", why="away")) for n in range(1, 9)])
+    assert reply.text.count("away") == 3
+    assert reply.text.endswith("and 5 more")
