@@ -24,6 +24,7 @@ from waypost.delivery.maildir import mailbox_names
 from waypost.delivery.securing import OnPin, Securing
 from waypost.delivery.smtp import SmtpSettings, SmtpTransport
 from waypost.delivery.sts import StsPolicies
+from waypost.devices.names import DeviceNames
 from waypost.devices.registry import FILE as DEVICES_FILE
 from waypost.devices.registry import Registry
 from waypost.dns.blocklist import Blocklists
@@ -194,6 +195,18 @@ def make_smtp(
 def make_mailbox_names(settings: Settings) -> MailboxNames:
     """The mailboxes configured, and those on disk."""
     return MailboxNames(settings.mailboxes, mailbox_names(mailbox_root(settings)))
+
+
+def make_device_names(settings: Settings, registry: Registry) -> DeviceNames:
+    """What devices are called."""
+
+    def name_of(source: str) -> str | None:
+        try:
+            return registry.name_of(ip_address(source))
+        except ValueError:
+            return None  # a login, and what else is no address
+
+    return DeviceNames(settings.devices, name_of)
 
 
 def make_accounts(settings: Settings) -> Accounts:

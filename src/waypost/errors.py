@@ -15,6 +15,7 @@ WaypostError
 │   ├── OrderFailed       no public certificate, and why (acme/orders)
 │   ├── OrderStopped      an order was given up while it waited (acme/network)
 │   ├── ResponderFault    a challenge cannot be answered (acme/responder)
+│   ├── PublishRefused    the MQTT broker does not take a message (mqtt/message, 451 4.7.1)
 │   ├── LoginLost         a relay's login has to be made again: mail waits (oauth/keeper)
 │   ├── MemoryUnavailable  check.db cannot be used (check/memory)
 │   ├── TokenTrouble      no access token now (oauth/messages)

@@ -17,6 +17,7 @@ from waypost.app import (
     loop_factory,
     mailbox_root,
     make_accounts,
+    make_device_names,
     make_gate,
     make_hook_gate,
     make_keeper,
@@ -39,6 +40,7 @@ from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.events import EventReader
 from waypost.delivery.list import ListTransport
 from waypost.delivery.maildir import MaildirTransport
+from waypost.delivery.mqtt import MqttTransport
 from waypost.delivery.notify import NotifyTransport
 from waypost.delivery.pace import Paces
 from waypost.delivery.reject import RejectTransport
@@ -60,6 +62,7 @@ from waypost.intake.visitors import Visitors
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
+from waypost.mqtt.bridge import Bridge
 from waypost.net.networks import Networks
 from waypost.observe import Log
 from waypost.queue.history import History
@@ -145,7 +148,14 @@ class Hub:
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
-        events = EventReader(self._reader)
+        self._device_names = make_device_names(settings, self._devices)
+        self._mqtt = Bridge(
+            *(settings.data_dir, self._gate),
+            resolver=lambda: self._smtp.resolver,
+            on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
+            log=log,
+        )
+        events = EventReader(self._reader, lambda: self._device_names)
         self._webhooks = WebhookTransport(
             events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
         )
@@ -159,6 +169,7 @@ class Hub:
             "relay": self._smtp,
             "direct": self._smtp,
             "list": lists,
+            "mqtt": MqttTransport(self._mqtt, events),
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
             "webhook": self._webhooks,
@@ -189,7 +200,7 @@ class Hub:
                 "relay-login": self._relay_login,
                 "users": self._users_changed,
                 "acme": self._acme_asked,
-                **Desk(self._devices, self._visits, log).actions,
+                **Desk(self._devices, self._visits, self._device_renamed, log).actions,
             },
         )
 
@@ -223,6 +234,9 @@ class Hub:
             self._spawn(self._devices.keep(), "devices")
             self._spawn(self._watch.keep_time(), "devices' silence")
             self._spawn(self._watch.read_mail(), "devices' mail")
+            await self._configure_mqtt(self._settings)
+            self._spawn(self._mqtt.run(), "mqtt")
+            self._spawn(self._mqtt.watch(), "mqtt states")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -285,6 +299,7 @@ class Hub:
         self._smtp.demands.policy = policy
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
+        await self._configure_mqtt(settings)
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
         self._notify.configure(settings.notify)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
@@ -312,6 +327,14 @@ class Hub:
                     self._log.event("reload-trouble", why=trouble)
         self._log.event("reloaded", source=settings.source)
         return trouble
+
+    async def _device_renamed(self) -> None:
+        """Its topics have another name, and those of the old one go."""
+        await self._configure_mqtt(self._settings)
+
+    async def _configure_mqtt(self, settings: Settings) -> None:
+        names = self._device_names = make_device_names(settings, self._devices)
+        await self._mqtt.configure(settings.mqtt, lambda source: names.called(source).slug)
 
     def _say_masked(self, settings: Settings) -> None:
         trusted = Networks(settings.trusted)
@@ -378,6 +401,7 @@ class Hub:
         await self._smtp.close()
         await self._smtp.credentials.close()
         await self._paces.close()
+        await self._mqtt.close()
         await self._maildir.close()
         await self._notify.close()
         await self._reader.close()
@@ -468,12 +492,25 @@ class Hub:
             f"Relay {name} has a token for {relay.username} again. Mail that waited for it is on"
             " its way.",
         )
-        history = History(self._settings.data_dir)
         try:
-            waiting = await asyncio.to_thread(history.waiting_for, f"relay:{name}")
-            await self._store.act(Action.RETRY, waiting)
+            await self._send_waiting(f"relay:{name}")
         except TemporaryError as error:  # then it goes when its time has come
             self._log.event("relay-login-trouble", relay=name, why=error)
+
+    async def _send_to_mqtt(self) -> None:
+        """The broker is back: events are worth most at once."""
+        targets = {target for rule in self._settings.routing.rules for target in rule.targets}
+        try:
+            for target in targets:
+                if target.kind == "mqtt":
+                    await self._send_waiting(str(target))
+        except TemporaryError as error:  # as above
+            self._log.event("mqtt-retry-trouble", why=error)
+
+    async def _send_waiting(self, target: str) -> None:
+        history = History(self._settings.data_dir)
+        waiting = await asyncio.to_thread(history.waiting_for, target)
+        await self._store.act(Action.RETRY, waiting)
         self._dispatcher.forget_trouble()
 
     async def _share(self, content: Content, queue_id: QueueId) -> Content:

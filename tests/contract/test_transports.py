@@ -24,6 +24,7 @@ from waypost.delivery.maildir import MaildirTransport, directory_name, mailbox_n
 from waypost.delivery.notify import NotifyTransport
 from waypost.delivery.transport import DeliveryJob, Transport
 from waypost.delivery.webhook import WebhookTransport
+from waypost.devices.names import DeviceNames
 from waypost.mail.address import Address
 from waypost.mail.envelope import Outcome, OutcomeKind
 from waypost.mail.message import Content
@@ -333,7 +334,7 @@ async def test_what_dead_deliveries_left_goes_after_36_hours(tmp_path: Path) -> 
 @pytest.mark.parametrize("count", [1, 3])
 @on_loop
 async def test_mail_for_what_is_configured_no_more_waits(kind: str, count: int) -> None:
-    events = EventReader(MailReader())
+    events = EventReader(MailReader(), DeviceNames)
     log = Log(os.open(os.devnull, os.O_WRONLY))
     transports: dict[str, Transport] = {
         "webhook": WebhookTransport(events, gate_of=no_gate, log=log),

@@ -30,6 +30,7 @@ from waypost.app import make_hook_gate
 from waypost.delivery.events import EventReader
 from waypost.delivery.transport import DeliveryJob
 from waypost.delivery.webhook import WebhookSettings, WebhookTransport
+from waypost.devices.names import DeviceNames
 from waypost.dns.resolver import Answer, ResolverUnavailable, Trouble
 from waypost.errors import PeerUnreachable
 from waypost.mail.address import IPAddress
@@ -271,7 +272,7 @@ async def posting(
         return make_hook_gate(addresses, frozenset, networks)
 
     transport = WebhookTransport(
-        EventReader(reader), gate_of=gate_of, log=Log(os.open(os.devnull, os.O_WRONLY))
+        EventReader(reader, DeviceNames), gate_of=gate_of, log=Log(os.open(os.devnull, os.O_WRONLY))
     )
     url = Secret(settings.pop("url"))
     made = WebhookSettings(name="plc", url=url, **{"timeout_s": 5.0, **settings})

@@ -31,9 +31,12 @@ GOES_THROUGH_THE_GATE = {
     "delivery/smtp.py",
     "delivery/trial.py",
     "http/client.py",
+    "mqtt/broker.py",
 }  # with gate.connect()
 # dnspython opens its own sockets, to the servers the operator named; nobody else may use it.
 MAY_IMPORT_DNSPYTHON = {"dns/caching.py"}
+# paho opens sockets of its own, unless it is given none to open: mqtt/session does.
+MAY_IMPORT_PAHO = {"mqtt/session.py"}
 # Apprise connects by itself, to where URLs of the operator lead; so nobody else may load it, and
 # the hub's own process never does: docs/decisions/0026-webhooks-and-notifications.md.
 MAY_IMPORT_APPRISE = {"delivery/notifier_worker.py"}
@@ -171,6 +174,12 @@ def test_every_module_says_what_it_owns(path: Path) -> None:
 def test_only_the_resolver_uses_dnspython(path: Path) -> None:
     uses = [line for module, line in imports(path) if module.partition(".")[0] == "dns"]
     assert bool(uses) == (name_of(path) in MAY_IMPORT_DNSPYTHON)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_session_uses_paho(path: Path) -> None:
+    uses = [line for module, line in imports(path) if module.partition(".")[0] == "paho"]
+    assert bool(uses) == (name_of(path) in MAY_IMPORT_PAHO)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

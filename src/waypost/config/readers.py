@@ -25,6 +25,7 @@ from waypost.mail.address import (
     IPAddress,
     as_value,
 )
+from waypost.mqtt.settings import BrokerUrl, read_base, read_prefix
 from waypost.net.networks import Networks
 from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.targets import parse_host, parse_target
@@ -361,6 +362,32 @@ def read_match(value: Any) -> dict[str, Any]:
     if problems:
         raise ValueError("; ".join(problems))
     return found
+
+
+def read_broker(value: Any) -> BrokerUrl:
+    return BrokerUrl.parse(read_text(value))
+
+
+def read_topic_base(value: Any) -> str:
+    return read_base(read_text(value))
+
+
+def read_topic_prefix(value: Any) -> str:
+    return read_prefix(read_any_text(value))
+
+
+def read_addresses(value: Any) -> tuple[IPAddress, ...]:
+    """One IP address, or several."""
+    entries = value if isinstance(value, list) else [value]
+    addresses: tuple[IPAddress, ...] = list_of(read_ip, may_be_empty=False)(entries)
+    return addresses
+
+
+def read_ip(value: Any) -> IPAddress:
+    try:
+        return as_value(ip_address(read_text(value)))
+    except ValueError:
+        raise ValueError(f"expected an IP address, not {value!r}") from None
 
 
 def read_acme_directory(value: Any) -> str:

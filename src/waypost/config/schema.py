@@ -18,8 +18,10 @@ from waypost.config.readers import (
     list_of,
     read_acme_directory,
     read_address,
+    read_addresses,
     read_any_text,
     read_bind,
+    read_broker,
     read_count,
     read_delay,
     read_domain,
@@ -52,6 +54,8 @@ from waypost.config.readers import (
     read_tenant,
     read_text,
     read_tls_policy,
+    read_topic_base,
+    read_topic_prefix,
     read_type_glob,
     read_url,
 )
@@ -59,6 +63,7 @@ from waypost.delivery import notify
 from waypost.delivery.webhook import BASE64, MAX_ATTACHED, NONE
 from waypost.dns.resolver import SYSTEM
 from waypost.intake.senders import LiteralSender
+from waypost.mqtt.settings import IMAGE_BYTES, RESET_AFTER_S, VERSIONS
 from waypost.oauth.settings import Grant
 from waypost.reading.event import MAX_TEXT
 from waypost.routing.patterns import AddressGlob, Glob
@@ -457,8 +462,8 @@ SECTIONS: tuple[Section, ...] = (
                 REQUIRED,
                 "list of targets",
                 "mailbox:NAME or mailbox:NAME@DOMAIN, smtp:[IP]:PORT or smtp:NAME:PORT, lmtp:/PATH"
-                " or lmtp:[IP]:PORT, relay:NAME, direct, list:NAME, discard, reject:X.Y.Z TEXT,"
-                " webhook:NAME, notify:NAME."
+                " or lmtp:[IP]:PORT, relay:NAME, direct, list:NAME, mqtt:KIND, discard,"
+                " reject:X.Y.Z TEXT, webhook:NAME, notify:NAME."
                 " Each is tried and retried on its own.",
             ),
             Key(
@@ -876,6 +881,115 @@ SECTIONS: tuple[Section, ...] = (
             ),
         ),
         "Access tokens that clients [log in](../how-to/logins.md) with.",
+    ),
+    Section(
+        "mqtt",
+        (
+            Key(
+                "url",
+                read_broker,
+                None,
+                "mqtt:// or mqtts://, a host and perhaps a port",
+                "The broker. Absent: there is none, and mail for `mqtt:` targets waits.",
+            ),
+            Key(
+                "base",
+                read_topic_base,
+                "waypost",
+                "letters, digits, - and _",
+                "The first level of all topics; another one for each hub at the same broker.",
+            ),
+            Key(
+                "discovery",
+                read_topic_prefix,
+                "homeassistant",
+                "a topic, or nothing",
+                "Where Home Assistant looks for new devices. Empty: it is told nothing.",
+            ),
+            Key("username", read_text, None, "a text", "Who the hub logs in as."),
+            Key("password", read_secret, None, "a text", "With which password."),
+            Key(
+                "password_file",
+                read_secret_file,
+                None,
+                "a file",
+                "The same, in a file that only the hub's user may read.",
+            ),
+            Key(
+                "ca",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (PEM)",
+                "Who may vouch for the broker (mqtts). Absent: whom this system trusts.",
+            ),
+            Key(
+                "certificate",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (PEM)",
+                "What the hub shows a broker that asks for a certificate.",
+            ),
+            Key(
+                "key",
+                lambda value: Path(read_text(value)),
+                None,
+                "a file (PEM)",
+                "Its key, without a password.",
+            ),
+            Key(
+                "version",
+                choice_of(*VERSIONS),
+                VERSIONS[0],
+                " or ".join(f'"{version}"' for version in VERSIONS),
+                "Which MQTT is spoken.",
+            ),
+            Key(
+                "retain",
+                read_flag,
+                True,
+                "true or false",
+                "The broker keeps states and pictures, for those who come later. Events are"
+                " never kept.",
+            ),
+            Key(
+                "reset_after_s",
+                read_seconds,
+                RESET_AFTER_S,
+                "seconds",
+                "How long after its last mail a kind of event goes from ON to OFF: devices do"
+                " not mail that it is over.",
+            ),
+            Key(
+                "image_bytes",
+                read_size_limit,
+                IMAGE_BYTES,
+                'a size in octets, or as "5M"',
+                "Larger pictures are not published.",
+            ),
+        ),
+        "[MQTT and Home Assistant](../how-to/mqtt-and-home-assistant.md).",
+    ),
+    Section(
+        "device",
+        (
+            Key(
+                "address",
+                read_addresses,
+                REQUIRED,
+                "an IP address, or a list of them",
+                "Where its mail comes from.",
+            ),
+            Key("name", read_text, REQUIRED, "a text", "What it is called, in any script."),
+            Key(
+                "kind",
+                read_text,
+                None,
+                "a text",
+                'What it is, for people, as in "camera".',
+            ),
+        ),
+        "A device, by name. Others are called by their address.",
+        is_array=True,
     ),
     Section(
         "policy",

@@ -22,6 +22,7 @@ from waypost.config.relays import relay_faults, relay_of
 from waypost.config.schema import REQUIRED, SECTIONS, Key, Section
 from waypost.delivery.notify import NotifySettings
 from waypost.delivery.webhook import WebhookSettings
+from waypost.devices.names import RESERVED, DeviceSettings, slug
 from waypost.dns.resolver import SYSTEM
 from waypost.errors import ConfigError, ConfigFault
 from waypost.intake.acceptance import Limits
@@ -29,6 +30,7 @@ from waypost.intake.senders import LiteralSender, SenderPolicy
 from waypost.intake.smtp_listener import ListenerSettings, split_bind
 from waypost.intake.tokens import TokenSettings
 from waypost.mail.address import Domain, IPAddress
+from waypost.mqtt.settings import MqttSettings
 from waypost.net.gateways import masking_gateways
 from waypost.net.networks import WORDS, Networks, only_host
 from waypost.queue.retry import RetrySettings
@@ -77,6 +79,8 @@ class Settings:
     accounts: tuple[Account, ...] = ()
     tokens: TokenSettings | None = None  # None: nobody logs in with a token
     senders: SenderPolicy = field(default_factory=SenderPolicy)
+    mqtt: MqttSettings | None = None  # None: there is no broker
+    devices: tuple[DeviceSettings, ...] = ()
     log_as_json: bool = False
     source: Path | None = None  # None: no configuration file
 
@@ -259,6 +263,8 @@ class _Reader:
         if (values["tls"]["certificate"] is None) != (values["tls"]["key"] is None):
             self._fault(("tls",), "certificate and key go together")
         self._check_acme(values)
+        self._check_mqtt(values)
+        self._check_devices(values["device"])
         retry = values["retry"]
         if retry["give_up_after_s"] < retry["first_s"]:
             self._fault(
@@ -316,6 +322,42 @@ class _Reader:
                 ("tokens",),
                 "introspection_url, client_id and client_secret or client_secret_file go together",
             )
+
+    def _check_mqtt(self, values: Values) -> None:
+        mqtt = values["mqtt"]
+        given = [key for key, value in mqtt.items() if value not in _defaults("mqtt", key)]
+        if mqtt["url"] is None:
+            if given:
+                self._fault(("mqtt", given[0]), "needs mqtt.url, as in mqtt://192.168.1.5:1883")
+            for index, route in enumerate(values["route"]):
+                if any(parse_target(target).kind == "mqtt" for target in route["to"] or ()):
+                    self._fault(("route", index, "to"), "an mqtt: target needs mqtt.url")
+            return
+        if mqtt["password"] and mqtt["password_file"]:
+            self._fault(("mqtt",), "password or password_file, not both")
+        elif (mqtt["password"] or mqtt["password_file"]) and not mqtt["username"]:
+            self._fault(("mqtt",), "a password needs mqtt.username")
+        if (mqtt["certificate"] is None) != (mqtt["key"] is None):
+            self._fault(("mqtt",), "certificate and key go together")
+        for key in ("ca", "certificate"):
+            if mqtt[key] is not None and not mqtt["url"].is_secure:
+                self._fault(("mqtt", key), "is for mqtts:// only")
+
+    def _check_devices(self, devices: list[dict[str, Any]]) -> None:
+        slugs: set[str] = set()
+        addresses: set[IPAddress] = set()
+        for index, device in enumerate(devices):
+            if device["name"] is not None:
+                name = slug(device["name"])
+                if name in RESERVED:
+                    self._fault(("device", index, "name"), f"{name!r} is the hub's own")
+                elif name in slugs:
+                    self._fault(("device", index, "name"), f"two devices would be {name!r}")
+                slugs.add(name)
+            for ip in device["address"] or ():
+                if ip in addresses:
+                    self._fault(("device", index, "address"), f"{ip} is here twice")
+                addresses.add(ip)
 
     def _check_relays(self, values: Values) -> None:
         for relay in values["relay"]:
@@ -546,6 +588,11 @@ def _compose(
             LiteralSender(values["policy"]["literal_sender"]),
             Networks(values["policy"]["vouchers"]),
         ),
+        mqtt=_mqtt(values["mqtt"]),
+        devices=tuple(
+            DeviceSettings(device["address"], device["name"], device["kind"])
+            for device in values["device"]
+        ),
         log_as_json=values["log"]["format"] == "json",
         source=config,
     )
@@ -565,6 +612,13 @@ def _acme(acme: dict[str, Any]) -> AcmeSettings | None:
         profile=acme["profile"],
         ca=acme["ca"],
     )
+
+
+def _mqtt(mqtt: dict[str, Any]) -> MqttSettings | None:
+    if mqtt["url"] is None:
+        return None
+    given = {key: value for key, value in mqtt.items() if not key.startswith("password")}
+    return MqttSettings(**given, password=mqtt["password"] or mqtt["password_file"])
 
 
 def _masked(networks: dict[str, Any]) -> frozenset[IPAddress]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO, NamedTuple
 
+from waypost.devices.names import DeviceName, DeviceNames
 from waypost.errors import TemporaryError
-from waypost.mail.address import ip_text
-from waypost.mail.envelope import Arrival
-from waypost.mail.message import QueuedMessage
-from waypost.reading.event import event_of
+from waypost.mail.message import QueuedMessage, header_fields
+from waypost.reading.event import MAX_TEXT, event_of
 from waypost.reading.process import MailReader
 from waypost.reading.values import Attachment, ReadMail
 
 # What `event_type` says of mail that nothing more is known of.
 MAIL = "mail"
+
+_HEAD_OCTETS = 65_536
 
 
 class Event(NamedTuple):
@@ -29,10 +30,14 @@ class Event(NamedTuple):
 class EventReader:
     """Reads queued mail; the work is done in the reader's process."""
 
-    def __init__(self, reader: MailReader) -> None:
+    def __init__(self, reader: MailReader, names: Callable[[], DeviceNames]) -> None:
+        """`names` gives what devices are called now."""
         self._reader = reader
+        self._names = names
 
-    async def read(self, message: QueuedMessage, max_text: int) -> Event:
+    async def read(
+        self, message: QueuedMessage, max_text: int = MAX_TEXT, event_type: str = MAIL
+    ) -> Event:
         """Raises TemporaryError when the content cannot be opened."""
         async with _opened(message) as source:
             mail = await self._reader.read(source)
@@ -43,11 +48,24 @@ class EventReader:
                 message.arrival,
                 queue_id=message.queue_id,
                 received_at=message.accepted_at,
-                device=device_name(message.arrival),
-                event_type=MAIL,
+                device=self.device_of(message).name,
+                event_type=event_type,
                 max_text=max_text,
             ),
         )
+
+    async def has_field(self, message: QueuedMessage, name: str) -> bool:
+        """Whether the start of the header has a field (lower case). Raises as `read`."""
+        async with _opened(message) as source:
+            if isinstance(source, bytes):
+                head = source[:_HEAD_OCTETS]
+            else:
+                head = await asyncio.to_thread(source.read, _HEAD_OCTETS)
+        return any(found == name for found, _ in header_fields(head))
+
+    def device_of(self, message: QueuedMessage) -> DeviceName:
+        """Who sent it."""
+        return self._names().device_of(message.arrival)
 
     async def octets(self, message: QueuedMessage, attachment: Attachment) -> bytes | None:
         """One attachment; None: it cannot be read. Raises as `read`."""
@@ -57,13 +75,6 @@ class EventReader:
     async def thumbnail(self, octets: bytes, max_px: int) -> bytes | None:
         """As `Reader.thumbnail`."""
         return await self._reader.thumbnail(octets, max_px)
-
-
-def device_name(arrival: Arrival) -> str:
-    """What a sending device is called: its login, else its address."""
-    if arrival.login is not None:
-        return arrival.login
-    return "localhost" if arrival.client_ip is None else ip_text(arrival.client_ip)
 
 
 @contextlib.asynccontextmanager

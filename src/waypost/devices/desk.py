@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from waypost.devices.device import Device
@@ -15,8 +16,16 @@ from waypost.tls.kept import KeptUnavailable
 class Desk:
     """Actions for the control socket."""
 
-    def __init__(self, registry: Registry, visits: Visits, log: Log) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        visits: Visits,
+        on_rename: Callable[[], Awaitable[None]],
+        log: Log,
+    ) -> None:
+        """`on_rename` is called when a device has another name, or none."""
         self._registry = registry
+        self._on_rename = on_rename
         self._visits = visits
         self._log = log
         self.actions = {
@@ -43,6 +52,7 @@ class Desk:
     async def _set(self, request: dict[str, Any]) -> dict[str, Any]:
         device = self._registry.change(str(request["device"]), dict(request["settings"]))
         await self._registry.write()
+        await self._on_rename()
         self._log.event("operator", action="set-device", client=device.ip)
         return {"device": device_row(device)}
 
@@ -50,6 +60,7 @@ class Desk:
         device = self._registry.forget(str(request["device"]))
         self._visits.forget(device.ip)
         await self._registry.write()
+        await self._on_rename()
         self._log.event("operator", action="forget-device", client=device.ip)
         return {"device": device_row(device)}
 

@@ -45,7 +45,7 @@ class Url:
             raise ValueError("the URL's port is none from 1 to 65535")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return cls(
-            parts.scheme == "https", _host(parts.hostname), port or _PORTS[parts.scheme], target
+            parts.scheme == "https", host_of(parts.hostname), port or _PORTS[parts.scheme], target
         )
 
     @property
@@ -66,7 +66,8 @@ class Url:
         return f"{scheme}://{self.authority}{self.target.partition('?')[0]}"
 
 
-def _host(text: str) -> Domain | IPAddress:
+def host_of(text: str) -> Domain | IPAddress:
+    """The host of a URL, as urlsplit gives it. Raises ValueError."""
     if "%" in text:
         raise ValueError("the URL's host must not hold a zone or percent signs")
     try:

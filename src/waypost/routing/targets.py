@@ -12,7 +12,7 @@ from waypost.mail.address import AddressLiteral, Domain, parse_literal
 from waypost.mail.reply import Reply
 
 KINDS = (
-    *("mailbox", "smtp", "lmtp", "relay", "direct", "list", "discard", "reject"),
+    *("mailbox", "smtp", "lmtp", "relay", "direct", "list", "mqtt", "discard", "reject"),
     *("webhook", "notify"),
 )
 # `direct:list` is written by lists only: the operator named the recipient, no client did.
@@ -20,6 +20,10 @@ LISTED = "list"
 # `list:NAME:owner` is what NAME-bounces and NAME-owner mean.
 OWNER = "owner"
 BOUNCES = "-bounces"
+# What a mail says of its device, as in `mqtt:motion`; a level of topics.
+_EVENT_KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}")
+# Levels that are there for every device.
+_NO_EVENT_KINDS = frozenset({"availability", "event", "image", "state"})
 _HOST_PORT = re.compile(r"(\[[^\]]+\]|[^\[\]:/]+)(?::([0-9]{1,5}))?")
 _REJECTION = re.compile(r"(?:([45])\.([0-9]{1,3})\.([0-9]{1,3})\s*)?(.*)", re.DOTALL)
 
@@ -73,6 +77,11 @@ def parse_target(text: str) -> Target:
     target = Target(kind, argument)
     if kind in ("smtp", "lmtp"):
         parse_next_hop(target)
+    if kind == "mqtt" and (_EVENT_KIND.fullmatch(argument) is None or argument in _NO_EVENT_KINDS):
+        raise ValueError(
+            f"{text!r}: expected mqtt: and a kind of event, as in mqtt:motion: up to 48 letters,"
+            f" digits, - and _, and none of {', '.join(sorted(_NO_EVENT_KINDS))}"
+        )
     return target
 
 

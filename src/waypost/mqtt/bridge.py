@@ -1,0 +1,349 @@
+"""Devices at the broker: their events, and the states that are true of them now.
+
+What is noted is the truth. It is published as it changes, and all of it again after every
+connection, for brokers forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from waypost.dns.resolver import Resolver
+from waypost.errors import PeerUnreachable, TemporaryError
+from waypost.mqtt import topics
+from waypost.mqtt.broker import Broker
+from waypost.mqtt.message import Message
+from waypost.mqtt.notes import MAX_DEVICES, NOTES_FILE, Noted, Notes
+from waypost.mqtt.settings import MqttSettings
+from waypost.net.gate import Gate
+from waypost.observe import Log
+
+# Mail waits so long for a connection that is about to come, then in the queue.
+READY_S = 3.0
+# Counts and times are written down this often; that a device is ON, at once.
+SAVE_S = 5.0
+# Sleeping longer would miss that the clock was set.
+_MAX_SLEEP_S = 60.0
+# Topic and properties of a message beside its payload, more than enough.
+_FRAME_OCTETS = 1_024
+
+
+class Picture(NamedTuple):
+    """Raw octets of an image file."""
+
+    type: str  # media type
+    octets: bytes
+
+
+class Happening(NamedTuple):
+    """One mail of a device, as it is to be published."""
+
+    slug: str
+    name: str
+    source: str  # what the device is known by
+    model: str | None
+    kind: str
+    at: float  # when it was accepted
+    event: Mapping[str, object]
+    picture: Picture | None
+
+
+class Bridge:
+    """Publishes what happens, and switches off what is over."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        gate: Gate,
+        *,
+        resolver: Callable[[], Resolver],
+        on_back: Callable[[], None],
+        log: Log,
+    ) -> None:
+        """`on_back` is called when mail had to wait and there is a session again."""
+        self._log = log
+        self._notes = Notes(data_dir / NOTES_FILE)
+        self._is_loaded = False
+        self._settings: MqttSettings | None = None  # None: no broker is configured
+        self._changed = asyncio.Event()
+        self._on_back = on_back
+        self._has_deferred = True  # mail may wait for a session, also since an earlier run
+        self._broker = Broker(
+            gate,
+            resolver=resolver,
+            on_connected=self._connected,
+            on_message=self._heard,
+            log=log,
+        )
+
+    @property
+    def settings(self) -> MqttSettings | None:
+        return self._settings
+
+    async def configure(
+        self, settings: MqttSettings | None, source_to_slug: Callable[[str], str]
+    ) -> None:
+        """Go by these settings; `source_to_slug` says what a device is called now.
+
+        Devices that have another name, or lie elsewhere, are taken away from where they were.
+        """
+        notes = self._notes
+        if settings is None:
+            self._settings = None
+            await self._broker.configure(None, "", Message("", b"", True))
+            return
+        if not self._is_loaded:
+            self._is_loaded = True
+            if (trouble := await asyncio.to_thread(notes.load)) is not None:
+                self._log.event("mqtt-notes-trouble", why=trouble)
+        self._move(settings)
+        for device in list(notes.devices.values()):
+            if source_to_slug(device.source) != device.slug:
+                self._remove(device)
+        notes.touch()
+        await self._save()
+        self._settings = settings
+        will = topics.bridge_state(settings.base, topics.OFFLINE)
+        await self._broker.configure(settings, notes.client_id, will)
+        if self._broker.is_connected:  # still: it is told the rest when it is connected to
+            self._forget_gone()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the connection, until cancelled."""
+        await self._broker.run()
+
+    async def watch(self) -> None:
+        """Switch off what is over, and write down counts, until cancelled."""
+        save_at = 0.0  # monotonic; not before
+        while True:
+            sleep_s = _MAX_SLEEP_S
+            if self._settings is not None:
+                end = self._notes.next_end()
+                if end is not None:
+                    sleep_s = min(sleep_s, end - time.time())
+                if self._notes.is_dirty:
+                    sleep_s = min(sleep_s, save_at - time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(sleep_s, 0)):
+                    await self._changed.wait()
+            self._changed.clear()
+            if self._settings is None:
+                continue
+            self._switch_off(self._settings)
+            if self._notes.is_dirty and time.monotonic() >= save_at:
+                save_at = time.monotonic() + SAVE_S
+                await self._save()
+
+    async def tell(self, happening: Happening) -> None:
+        """Publish; back when the broker has all of it. Raises TemporaryError."""
+        settings = self._settings
+        if settings is None:
+            raise TemporaryError("there is no MQTT broker: mqtt.url is not set")
+        try:
+            await self._broker.ready(READY_S)
+            device = await self._note(happening, settings)
+            if settings is not self._settings or self._notes.devices.get(device.slug) is not device:
+                raise TemporaryError("the configuration has changed meanwhile")
+            device.count += 1
+            try:
+                await self._broker.publish_all(self._messages(happening, device, settings))
+            except BaseException:
+                device.count -= 1  # it comes again
+                raise
+        except PeerUnreachable:
+            self._has_deferred = True
+            raise
+
+    async def close(self) -> None:
+        """Say farewell, and write down what has changed."""
+        await self._broker.leave()
+        if self._is_loaded and self._notes.is_dirty:
+            await self._save()
+
+    async def _note(self, happening: Happening, settings: MqttSettings) -> Noted:
+        """What is true with this mail; on disk before it is said, where it has to end again."""
+        notes = self._notes
+        now = time.time()
+        at = min(happening.at, now)
+        device = notes.devices.get(happening.slug)
+        is_news = device is None
+        if device is None:
+            if len(notes.devices) >= MAX_DEVICES:
+                self._remove(notes.oldest())
+                self._forget_gone()
+            device = Noted(happening.slug, happening.name, happening.source)
+            notes.devices[device.slug] = device
+            self._publish(topics.bridge_info(settings.base, len(notes.devices)))
+        until = at + settings.reset_after_s
+        before = device.kinds.get(happening.kind)
+        is_news = is_news or before is None or (not before and until > now)
+        if before is None:
+            device.kinds[happening.kind] = 0.0
+        if until > now:
+            # Mail that waited in the queue for longer is no motion now.
+            device.kinds[happening.kind] = max(until, before or 0.0)
+        looks = (happening.name, happening.source, happening.model)
+        image_type = device.image_type if happening.picture is None else happening.picture.type
+        if is_news or (device.name, device.source, device.model, device.image_type) != (
+            *looks,
+            image_type,
+        ):
+            is_news = True
+            device.name, device.source, device.model = looks
+            device.image_type = image_type
+        if at >= device.last_seen:
+            device.last_seen, device.last_event = at, happening.kind
+        notes.touch()
+        self._changed.set()
+        if is_news:
+            await notes.save()
+            if settings.discovery:
+                self._publish(topics.discovery(settings.base, settings.discovery, device))
+        return device
+
+    def _messages(
+        self, happening: Happening, device: Noted, settings: MqttSettings
+    ) -> list[Message]:
+        """In an order in which the event comes last: what it sets off may look at the rest."""
+        base, kept = settings.base, settings.retain
+        messages = [topics.availability(base, device, is_retained=kept)]
+        picture = happening.picture
+        if picture is not None:
+            if self._takes(len(picture.octets)):
+                messages.append(topics.image(base, device, picture.octets, is_retained=kept))
+            else:
+                self._log.event(
+                    "mqtt-image-left-out", device=device.slug, octets=len(picture.octets)
+                )
+        messages.append(self._state(device, settings))
+        messages.append(topics.kind_state(base, device, happening.kind, is_retained=kept))
+        event = topics.happened(base, device, happening.event)
+        if not self._takes(len(event.payload)):
+            event = topics.happened(base, device, _shortened(happening.event))
+        messages.append(event)
+        return messages
+
+    def _takes(self, octets: int) -> bool:
+        """Will the broker take so many? One that will not ends the session (MQTT 5 §3.1.2.11)."""
+        most = self._broker.max_packet
+        return most is None or octets + _FRAME_OCTETS <= most
+
+    def _state(self, device: Noted, settings: MqttSettings) -> Message:
+        return topics.state(settings.base, device, is_retained=settings.retain)
+
+    def _switch_off(self, settings: MqttSettings) -> None:
+        now = time.time()
+        for device in self._notes.devices.values():
+            for kind in device.over(now, settings.reset_after_s):
+                self._notes.touch()
+                self._publish(
+                    topics.kind_state(settings.base, device, kind, is_retained=settings.retain)
+                )
+
+    def _connected(self) -> None:
+        """Say all that is true: the broker may know none of it."""
+        settings = self._settings
+        assert settings is not None  # otherwise nobody connects
+        self._publish(topics.bridge_state(settings.base, topics.ONLINE))
+        self._forget_gone()
+        self._switch_off(settings)
+        if settings.discovery:
+            self._broker.subscribe(topics.status_topic(settings.discovery))
+        self._say_all(settings)
+        if self._has_deferred:
+            self._has_deferred = False
+            self._on_back()
+
+    def _say_all(self, settings: MqttSettings) -> None:
+        base, prefix, kept = settings.base, settings.discovery, settings.retain
+        self._publish(topics.bridge_info(base, len(self._notes.devices)))
+        if prefix:
+            self._publish(topics.bridge_discovery(base, prefix))
+        for device in self._notes.devices.values():
+            if prefix:
+                self._publish(topics.discovery(base, prefix, device))
+            self._publish(topics.availability(base, device, is_retained=kept))
+            self._publish(self._state(device, settings))
+            for kind in device.kinds:
+                self._publish(topics.kind_state(base, device, kind, is_retained=kept))
+
+    def _heard(self, topic: str, payload: bytes, was_kept: bool) -> None:
+        """Home Assistant has come up; one that was up before has been told at connecting."""
+        settings = self._settings
+        if settings is None or was_kept or topic != topics.status_topic(settings.discovery):
+            return
+        if payload == topics.ONLINE:
+            self._say_all(settings)
+
+    def _move(self, settings: MqttSettings) -> None:
+        """To another base or discovery prefix: nothing stays behind."""
+        notes = self._notes
+        old = (notes.base, notes.prefix)
+        if notes.base and old != (settings.base, settings.discovery):
+            found = list(topics.bridge_topics(*old))
+            for device in notes.devices.values():
+                found += topics.kept_topics(*old, device)
+            if notes.base == settings.base:
+                found = [topic for topic in found if topic.startswith(f"{notes.prefix}/device/")]
+            notes.gone += found
+        notes.base, notes.prefix = settings.base, settings.discovery
+
+    def _remove(self, device: Noted) -> None:
+        notes = self._notes
+        del notes.devices[device.slug]
+        notes.gone += topics.kept_topics(notes.base, notes.prefix, device)
+        notes.touch()
+        self._log.event("mqtt-device-removed", device=device.slug)
+
+    def _forget_gone(self) -> None:
+        notes = self._notes
+        live = set(topics.bridge_topics(notes.base, notes.prefix))
+        for device in notes.devices.values():
+            live.update(topics.kept_topics(notes.base, notes.prefix, device))
+        notes.gone = [topic for topic in notes.gone if topic not in live]
+        for topic in notes.gone:
+            self._publish(topics.forgotten(topic), done=self._gone)
+
+    def _gone(self, topic: str) -> None:
+        if topic in self._notes.gone:
+            self._notes.gone.remove(topic)
+            self._notes.touch()
+
+    def _publish(self, message: Message, done: Callable[[str], None] | None = None) -> None:
+        """Without waiting: what gets lost is said again with the next connection."""
+        with contextlib.suppress(PeerUnreachable):
+            result = self._broker.publish(message)
+            if done is not None:
+                result.add_done_callback(
+                    lambda ended: done(message.topic) if _is_good(ended) else None
+                )
+
+    async def _save(self) -> None:
+        try:
+            await self._notes.save()
+        except TemporaryError as error:
+            self._log.event("mqtt-notes-trouble", why=error)
+
+
+def _shortened(event: Mapping[str, object]) -> dict[str, object]:
+    """Without what a sender can make long."""
+    return {
+        **event,
+        "subject": str(event["subject"])[:100],
+        "text": "",
+        "text_truncated": True,
+        "from": None,
+        "to": [],
+        "message_id": None,
+        "attachments": [],
+    }
+
+
+def _is_good(ended: asyncio.Future[None]) -> bool:
+    return not ended.cancelled() and ended.exception() is None

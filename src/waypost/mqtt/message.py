@@ -1,0 +1,21 @@
+"""What is published, and what the broker may answer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from waypost.errors import TemporaryError
+
+
+class PublishRefused(TemporaryError):
+    """The broker does not take a message; the operator has to let it."""
+
+    status = (7, 1)
+
+
+class Message(NamedTuple):
+    """What is published, always with QoS 1."""
+
+    topic: str
+    payload: bytes
+    is_retained: bool

@@ -1,0 +1,91 @@
+"""What the operator says of the MQTT broker."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from waypost.http.url import host_of
+from waypost.mail.address import Domain, IPAddress
+from waypost.smtp.auth import Secret
+
+VERSIONS = ("5", "3.1.1")
+# What a motion detector is thought to see after its mail, as other bridges have it.
+RESET_AFTER_S = 300.0
+IMAGE_BYTES = 5_242_880
+
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_LEVEL = re.compile(r"[A-Za-z0-9_-]{1,48}")
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{1,48}(/[A-Za-z0-9_-]{1,48}){0,3}")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUrl:
+    """Where the broker is."""
+
+    is_secure: bool  # mqtts
+    host: Domain | IPAddress
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> BrokerUrl:
+        """Raises ValueError."""
+        if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+            raise ValueError("a URL has only ASCII letters, digits and signs, and no blanks")
+        parts = urlsplit(text)
+        if parts.scheme not in _PORTS:
+            raise ValueError('expected "mqtt://" or "mqtts://" in front')
+        if "@" in parts.netloc:
+            raise ValueError("a URL must not hold a user name or a password: see mqtt.username")
+        if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("expected a host and perhaps a port, as in mqtt://192.168.1.5:1883")
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise ValueError("the URL's port is none from 1 to 65535")
+        return cls(parts.scheme == "mqtts", host_of(parts.hostname), port or _PORTS[parts.scheme])
+
+    @property
+    def name(self) -> str:
+        """The host as its certificate has it."""
+        return self.host.ascii if isinstance(self.host, Domain) else str(self.host)
+
+    def __str__(self) -> str:
+        host = f"[{self.name}]" if ":" in self.name else self.name
+        return f"{'mqtts' if self.is_secure else 'mqtt'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """[mqtt]."""
+
+    url: BrokerUrl
+    base: str = "waypost"
+    discovery: str = "homeassistant"  # the prefix; empty: Home Assistant is told nothing
+    username: str | None = None  # None: no login
+    password: Secret | None = None  # None: none
+    ca: Path | None = None  # None: whom this system trusts
+    certificate: Path | None = None  # of the hub, for the broker; None: none
+    key: Path | None = None  # None: as above
+    version: str = "5"  # one of VERSIONS
+    retain: bool = True  # states and pictures stay with the broker
+    reset_after_s: float = RESET_AFTER_S
+    image_bytes: int = IMAGE_BYTES  # larger pictures are left out
+
+
+def read_base(text: str) -> str:
+    """One level of topics. Raises ValueError."""
+    if _LEVEL.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no base: up to 48 letters, digits, - and _")
+    return text
+
+
+def read_prefix(text: str) -> str:
+    """The first levels of discovery topics, or nothing. Raises ValueError."""
+    if text and _PREFIX.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no prefix: letters, digits, - and _, or / between levels")
+    return text

@@ -1,0 +1,108 @@
+"""[mqtt] and [[device]]: what is taken, and what each fault says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.config.test_settings import faults, load
+from waypost.mqtt.settings import BrokerUrl
+
+URL = '[mqtt]\nurl = "mqtt://10.0.0.1"\n'
+SECURE = '[mqtt]\nurl = "mqtts://broker.lan"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mqtt://10.0.0.1", "mqtt://10.0.0.1:1883"),
+        ("mqtts://broker.lan/", "mqtts://broker.lan:8883"),
+        ("mqtt://[fd00::1]:1884", "mqtt://[fd00::1]:1884"),
+    ],
+)
+def test_urls(text: str, expected: str) -> None:
+    assert str(BrokerUrl.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.0.0.1",
+        "http://10.0.0.1",
+        "ws://10.0.0.1",
+        "mqtt://",
+        "mqtt://user:word@10.0.0.1",
+        "mqtt://10.0.0.1:0",
+        "mqtt://10.0.0.1:99999",
+        "mqtt://10.0.0.1/topic",
+        "mqtt://10.0.0.1?x",
+        "mqtt://127.1",
+        "mqtt://fe80::1%eth0",
+        "mqtt://a b",
+    ],
+)
+def test_what_is_no_broker(text: str) -> None:
+    with pytest.raises(ValueError, match=r"URL|mqtt|host"):
+        BrokerUrl.parse(text)
+
+
+def test_no_password_in_an_error(tmp_path: Path) -> None:
+    [fault] = faults(tmp_path, '[mqtt]\nurl = "mqtt://user:w0rd@10.0.0.1"\n')
+    assert "mqtt.username" in str(fault)
+    assert "w0rd" not in str(fault)
+
+
+def test_all_of_it(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        SECURE
+        + 'base = "house"\ndiscovery = ""\nusername = "u"\npassword = "p"\nversion = "3.1.1"\n'
+        'ca = "/ca"\ncertificate = "/c"\nkey = "/k"\nretain = false\nreset_after_s = 5\n'
+        'image_bytes = "1M"\n'
+        '[[device]]\naddress = ["10.0.0.5", "::ffff:10.0.0.6"]\nname = "Door"\nkind = "camera"\n',
+    )
+    mqtt = settings.mqtt
+    assert mqtt is not None
+    assert mqtt.password is not None
+    assert (mqtt.base, mqtt.discovery, mqtt.version) == ("house", "", "3.1.1")
+    assert (mqtt.retain, mqtt.reset_after_s, mqtt.image_bytes) == (False, 5.0, 1_048_576)
+    assert mqtt.password.revealed == "p"
+    assert "'p'" not in repr(settings)
+    [device] = settings.devices
+    assert [str(ip) for ip in device.addresses] == ["10.0.0.5", "10.0.0.6"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[mqtt]\nbase = "x"\n', "needs mqtt.url"),
+        ('[[route]]\nname = "r"\nmatch = {}\nto = ["mqtt:motion"]\n', "needs mqtt.url"),
+        (URL + 'password = "x"\n', "mqtt.username"),
+        (URL + 'certificate = "x"\nkey = "x"\n', "mqtts:// only"),
+        (SECURE + 'certificate = "x"\n', "go together"),
+        (URL + 'base = "a/b"\n', "is no base"),
+        (URL + 'base = "+"\n', "is no base"),
+        (URL + 'discovery = "a//b"\n', "is no prefix"),
+        (URL + 'discovery = "#"\n', "is no prefix"),
+        (URL + 'version = "3.1"\n', "expected one of"),
+        (URL + '[[route]]\nname = "r"\nmatch = {}\nto = ["mqtt:a/b"]\n', "kind of event"),
+        (URL + '[[route]]\nname = "r"\nmatch = {}\nto = ["mqtt:state"]\n', "kind of event"),
+        (URL + '[[route]]\nname = "r"\nmatch = {}\nto = ["mqtt"]\n', "needs an argument"),
+        ('[[device]]\naddress = "10.0.0.5"\nname = "bridge"\n', "the hub's own"),
+        ('[[device]]\naddress = "door.lan"\nname = "d"\n', "expected an IP address"),
+        (
+            '[[device]]\naddress = "10.0.0.5"\nname = "a b"\n'
+            '[[device]]\naddress = "10.0.0.6"\nname = "a/b"\n',
+            "two devices",
+        ),
+        (
+            '[[device]]\naddress = "10.0.0.5"\nname = "a"\n'
+            '[[device]]\naddress = "10.0.0.5"\nname = "b"\n',
+            "is here twice",
+        ),
+    ],
+)
+def test_faults(tmp_path: Path, text: str, says: str) -> None:
+    [fault] = faults(tmp_path, text)
+    assert says in str(fault)
