@@ -38,7 +38,7 @@ MAY_IMPORT_DNSPYTHON = {"dns/caching.py"}
 # paho opens sockets of its own, unless it is given none to open: mqtt/session does.
 MAY_IMPORT_PAHO = {"mqtt/session.py"}
 # Apprise connects by itself, to where URLs of the operator lead; so nobody else may load it, and
-# the hub's own process never does: docs/decisions/0026-webhooks-and-notifications.md.
+# the hub's own process never does: docs/decisions/0022-webhooks-and-notifications.md.
 MAY_IMPORT_APPRISE = {"delivery/notifier_worker.py"}
 CONNECTING = {
     "connect",

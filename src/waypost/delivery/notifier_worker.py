@@ -1,7 +1,7 @@
 """The process that notifies: `python -m waypost.delivery.notifier_worker`, started by notifier.
 
 The one place where Apprise is loaded, and the one that connects past net/gate: to where URLs of
-the operator lead, and nowhere else. Why: docs/decisions/0026-webhooks-and-notifications.md.
+the operator lead, and nowhere else. Why: docs/decisions/0022-webhooks-and-notifications.md.
 """
 
 from __future__ import annotations

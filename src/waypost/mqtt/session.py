@@ -1,7 +1,7 @@
 """One session with the broker: paho's MQTT engine, which is given octets and no socket.
 
 paho speaks MQTT 5 and 3.1.1; connecting, TLS and waiting are asyncio's and ours. The one hook of
-paho that is replaced is `_create_socket`: see docs/decisions/0023.
+paho that is replaced is `_create_socket`: see docs/decisions/0019.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The process that reads mail: `python -m waypost.reading.worker`, started by reading/process.
 
 One request at a time. The kernel ends it when a mail takes too much time, and refuses it memory;
-either costs that mail's reading and nothing else. Why this is a process: docs/decisions/0020.
+either costs that mail's reading and nothing else. Why this is a process: docs/decisions/0018.
 """
 
 from __future__ import annotations
