@@ -31,8 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
 
+# Where the longest files are: begun first, they run beside all the others.
+_LONGEST_FIRST = ("fault", "attacks", "integration")
+
+
+def _place(item: pytest.Item) -> int:
+    folder = item.path.parent.name
+    return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave sweeps out unless they were asked for: their short forms always run."""
+    items.sort(key=_place)
     if config.getoption("--sweep"):
         return
     slow = [item for item in items if item.get_closest_marker("slow") is not None]

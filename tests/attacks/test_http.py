@@ -81,7 +81,7 @@ def test_attacks_43_to_46_and_70_urls_with_any_address(world: World, say: Say, w
 
 def test_attacks_43_to_46_policies_of_domains(world: World, say: Say, tmp_path: Path) -> None:
     """MTA-STS: who names a domain has the hub ask a host of it, which may be anywhere."""
-    domains = [Domain(f"{hexed(ip)}.a.{ZONE}") for ip in ALL]
+    domains = [Domain(f"{hexed(ip)}.sts.{ZONE}") for ip in ALL]
 
     async def ask_for_all() -> list[StsPolicy | None]:
         client = HttpClient(hubs_gate(), CachingResolver([]), Origin.STRANGER)

@@ -217,12 +217,12 @@ class World:
 
         HEX.a has the address, HEX.mx an exchange of that address, HEX.cname is an alias of it,
         HEX.mxcname has an exchange that is an alias; HEX.moves has an honest address first.
-        What stands before HEX, with a hyphen, makes another name of it, and each has a host with
-        a policy (MTA-STS). Others: _ODD_FORMS.
+        What stands before HEX, with a hyphen, makes another name of it. HEX.sts has a host with a
+        policy (MTA-STS), of that address. Others: _ODD_FORMS.
         """
         labels = name.to_text(omit_final_dot=True).lower().split(".")
         first = labels[0]
-        if first in ("_mta-sts", "mta-sts"):
+        if first in ("_mta-sts", "mta-sts") and labels[2:3] == ["sts"]:
             labels = labels[1:]
         if labels[2:] != ZONE.split("."):
             return False

@@ -219,6 +219,9 @@ class SmtpListener:
         Replies that go out one right after the other find the clients' host awake: each by
         itself would wake it anew.
         """
+        if self.is_draining:
+            session.flush()  # there may be no other turn
+            return
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
         self._unsent.append(session)
