@@ -173,6 +173,10 @@ def read_new_place(value: Any) -> DomainPart:
         return read_domain(value)
 
 
+def read_path(value: Any) -> Path:
+    return Path(read_text(value))
+
+
 def read_secret(value: Any) -> Secret:
     return Secret(read_text(value))
 

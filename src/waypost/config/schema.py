@@ -7,7 +7,6 @@ it, so the two cannot differ.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from waypost.acme.settings import AUTO, ChallengeKind
@@ -41,6 +40,7 @@ from waypost.config.readers import (
     read_own,
     read_password_hash,
     read_password_hash_file,
+    read_path,
     read_place,
     read_port,
     read_scope,
@@ -97,6 +97,13 @@ class Section:
 
 
 REQUIRED: Any = object()
+
+
+def _same_in_file(name: str, read: Read = read_secret_file) -> Key:
+    """Beside a secret: the key by which a file holds it."""
+    meaning = "The same, in a file that only the hub's user may read."
+    return Key(f"{name}_file", read, None, "a file", meaning)
+
 
 _DOMAIN = Key(
     "domain",
@@ -284,13 +291,13 @@ SECTIONS: tuple[Section, ...] = (
         (
             Key(
                 "certificate",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (PEM, with its chain)",
                 "What the hub shows. Absent: issued by the [hub's own"
                 " authority](../how-to/tls-to-an-ip.md), for all its addresses and names.",
             ),
-            Key("key", lambda value: Path(read_text(value)), None, "a file (PEM)", "Its key."),
+            Key("key", read_path, None, "a file (PEM)", "Its key."),
             Key(
                 "policy",
                 read_tls_policy,
@@ -362,7 +369,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "ca",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (PEM)",
                 "Who may vouch for an ACME server of your own. Absent: whom this system trusts.",
@@ -425,13 +432,7 @@ SECTIONS: tuple[Section, ...] = (
                 "Its owner may [log in](../how-to/logins.md) by the mailbox's name; `waypost user"
                 " hash` makes one. Absent: nobody may, unless `waypost user add` says otherwise.",
             ),
-            Key(
-                "password_hash_file",
-                read_password_hash_file,
-                None,
-                "a file",
-                "The same, in a file that only the hub's user may read.",
-            ),
+            _same_in_file("password_hash", read_password_hash_file),
             Key(
                 "senders",
                 list_of(lambda value: AddressGlob(read_text(value))),
@@ -501,7 +502,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "ca",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (PEM)",
                 "Who may vouch for the relay. Absent: an authority of `waypost tls trust`, else"
@@ -548,13 +549,7 @@ SECTIONS: tuple[Section, ...] = (
                 "a text",
                 "Its secret, if the provider gave one.",
             ),
-            Key(
-                "client_secret_file",
-                read_secret_file,
-                None,
-                "a file",
-                "The same, in a file that only the hub's user may read.",
-            ),
+            _same_in_file("client_secret"),
             Key(
                 "tenant",
                 read_tenant,
@@ -594,14 +589,14 @@ SECTIONS: tuple[Section, ...] = (
             Key("scopes", list_of(read_scope), (), "list of texts", "What tokens are asked for."),
             Key(
                 "key_file",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (JSON)",
                 "The key of a service account, as downloaded; only the hub's user may read it.",
             ),
             Key(
                 "token_ca",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (PEM)",
                 "Who may vouch for the servers behind these URLs. Absent: whom this system trusts.",
@@ -726,7 +721,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key(
                 "ca",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file name",
                 "Who may vouch for the server, as PEM. Absent: whom this system trusts.",
@@ -865,16 +860,10 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key("client_id", read_text, None, "a text", "What that server calls this hub."),
             Key("client_secret", read_secret, None, "a text", "The hub's secret there."),
-            Key(
-                "client_secret_file",
-                read_secret_file,
-                None,
-                "a file",
-                "The same, in a file that only the hub's user may read.",
-            ),
+            _same_in_file("client_secret"),
             Key(
                 "ca",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (PEM)",
                 "Who may vouch for that server. Absent: whom this system trusts.",
@@ -908,30 +897,24 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Key("username", read_text, None, "a text", "Who the hub logs in as."),
             Key("password", read_secret, None, "a text", "With which password."),
-            Key(
-                "password_file",
-                read_secret_file,
-                None,
-                "a file",
-                "The same, in a file that only the hub's user may read.",
-            ),
+            _same_in_file("password"),
             Key(
                 "ca",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (PEM)",
                 "Who may vouch for the broker (mqtts). Absent: whom this system trusts.",
             ),
             Key(
                 "certificate",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (PEM)",
                 "What the hub shows a broker that asks for a certificate.",
             ),
             Key(
                 "key",
-                lambda value: Path(read_text(value)),
+                read_path,
                 None,
                 "a file (PEM)",
                 "Its key, without a password.",
