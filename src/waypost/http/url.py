@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from waypost.errors import AddressError
 from waypost.mail.address import Domain, IPAddress, as_value
 
 _PORTS = {"https": 443, "http": 80}
+
+
+def split_url(text: str) -> tuple[SplitResult, int | None]:
+    """The parts of a URL, and its port; None: it names none.
+
+    Raises ValueError for what hides where it leads: user info, odd characters, a port that is none.
+    """
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError("a URL has only ASCII letters, digits and signs, and no blanks")
+    parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise ValueError("a URL must not hold a user name or a password")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("the URL's port is none from 1 to 65535")
+    return parts, port
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +47,11 @@ class Url:
         No user info: whoever reads the URL would take it for the host. A fragment is for readers
         of pages, and left out.
         """
-        if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
-            raise ValueError("a URL has only ASCII letters, digits and signs, and no blanks")
-        parts = urlsplit(text)
+        parts, port = split_url(text)
         if parts.scheme not in _PORTS or (parts.scheme == "http" and not allows_clear):
             raise ValueError(f"expected https:// in front, not {parts.scheme or 'nothing'}")
-        if "@" in parts.netloc:
-            raise ValueError("a URL must not hold a user name or a password")
         if not parts.hostname:
             raise ValueError("the URL names no host")
-        try:
-            port = parts.port
-        except ValueError:
-            port = 0
-        if port == 0:
-            raise ValueError("the URL's port is none from 1 to 65535")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return cls(
             parts.scheme == "https", host_of(parts.hostname), port or _PORTS[parts.scheme], target

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from waypost.http.url import host_of
+from waypost.http.url import host_of, split_url
 from waypost.mail.address import Domain, IPAddress
 from waypost.smtp.auth import Secret
 
@@ -32,21 +31,13 @@ class BrokerUrl:
     @classmethod
     def parse(cls, text: str) -> BrokerUrl:
         """Raises ValueError."""
-        if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
-            raise ValueError("a URL has only ASCII letters, digits and signs, and no blanks")
-        parts = urlsplit(text)
+        if "@" in text:
+            raise ValueError("a URL must not hold a user name or a password: see mqtt.username")
+        parts, port = split_url(text)
         if parts.scheme not in _PORTS:
             raise ValueError('expected "mqtt://" or "mqtts://" in front')
-        if "@" in parts.netloc:
-            raise ValueError("a URL must not hold a user name or a password: see mqtt.username")
         if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ValueError("expected a host and perhaps a port, as in mqtt://192.168.1.5:1883")
-        try:
-            port = parts.port
-        except ValueError:
-            port = 0
-        if port == 0:
-            raise ValueError("the URL's port is none from 1 to 65535")
         return cls(parts.scheme == "mqtts", host_of(parts.hostname), port or _PORTS[parts.scheme])
 
     @property
