@@ -22,7 +22,8 @@ from pathlib import Path
 from waypost.check.reasons import REASONS
 from waypost.check.verdict import Outcome, Verdict
 from waypost.cli import build_parser
-from waypost.config.schema import REQUIRED, SECTIONS, Key
+from waypost.config.schema import SECTIONS
+from waypost.config.schema.key import REQUIRED, Key
 from waypost.delivery import connection, smtp
 from waypost.dispatch import dispatcher
 from waypost.intake import doorway, session

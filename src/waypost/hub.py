@@ -33,7 +33,8 @@ from waypost.app import (
     smtp_settings,
     trusted_clients,
 )
-from waypost.config.settings import Settings, load_settings
+from waypost.config.load import load_settings
+from waypost.config.settings import Settings
 from waypost.control import ControlServer
 from waypost.delivery.credentials import what_to_do
 from waypost.delivery.discard import DiscardTransport

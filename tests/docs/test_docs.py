@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from waypost.cli import build_parser
-from waypost.config.settings import load_settings
+from waypost.config.load import load_settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

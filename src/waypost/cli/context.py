@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from waypost.config.settings import Settings, find_config, load_settings
+from waypost.config.load import find_config, load_settings
+from waypost.config.settings import Settings
 from waypost.errors import WaypostError
 from waypost.queue.history import History
 

@@ -9,7 +9,7 @@ import shtab
 from waypost import __version__
 from waypost.cli.context import load_arguments, settings_of
 from waypost.cli.output import EXIT_USAGE, EXIT_YES, complain, reason_of, say, say_json
-from waypost.config.settings import load_settings
+from waypost.config.load import load_settings
 from waypost.control import ask_hub
 from waypost.errors import StoreUnavailable
 from waypost.hub import run_hub

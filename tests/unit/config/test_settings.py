@@ -8,13 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from waypost.config.settings import (
-    DEFAULT_LISTENERS,
-    Settings,
-    default_data_dir,
-    find_config,
-    load_settings,
-)
+from waypost.config.load import default_data_dir, find_config, load_settings
+from waypost.config.settings import DEFAULT_LISTENERS, Settings
 from waypost.errors import ConfigError, ConfigFault
 from waypost.mail.address import Domain
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from waypost.config import settings as config
+from waypost.config import composing
+from waypost.config.load import load_settings
 from waypost.errors import ConfigError
 from waypost.net import gateways
 from waypost.net.gateways import masking_gateways, read_gateways_v4, read_gateways_v6
@@ -70,7 +71,7 @@ def test_networks_without() -> None:
 
 @pytest.fixture
 def in_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "masking_gateways", lambda: frozenset({GATEWAY}))
+    monkeypatch.setattr(composing, "masking_gateways", lambda: frozenset({GATEWAY}))
 
 
 @pytest.mark.usefixtures("in_container")
@@ -79,16 +80,16 @@ def test_to_trust_the_gateway_alone_is_a_fault(tmp_path: Path, word: str) -> Non
     file = tmp_path / "waypost.toml"
     file.write_text(f'[networks]\ntrusted = ["loopback", "{word}"]\n')
     with pytest.raises(ConfigError) as raised:
-        config.load_settings(file, tmp_path, {})
+        load_settings(file, tmp_path, {})
     (fault,) = raised.value.faults
     assert fault.line == 2
     assert "172.17.0.1 is this container's gateway" in fault.problem
     assert "proxy_protocol" in fault.problem
     file.write_text(f'[networks]\ntrusted = ["{word}"]\ntrust_gateway = true\n')
-    assert config.load_settings(file, tmp_path, {}).masked == frozenset()
+    assert load_settings(file, tmp_path, {}).masked == frozenset()
 
 
 @pytest.mark.usefixtures("in_container")
 def test_wider_networks_stand_without_the_gateway(tmp_path: Path) -> None:
-    settings = config.load_settings(None, tmp_path, {})
+    settings = load_settings(None, tmp_path, {})
     assert settings.masked == {GATEWAY}
