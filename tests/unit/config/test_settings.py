@@ -565,3 +565,12 @@ def test_faults_of_webhooks_and_notifications(tmp_path: Path, text: str, key: st
     found = faults(tmp_path, text)
     assert key in {fault.key for fault in found}
     assert "p4ss" not in "".join(map(str, found))
+
+
+def test_lmtp_is_refused_on_port_25(tmp_path: Path) -> None:
+    """RFC 2033 §5: a client that speaks SMTP there would lose mail."""
+    text = '[[listener]]\nname = "lmtp"\nrole = "lmtp"\nbind = ["127.0.0.1:{}"]\n'
+    (fault,) = faults(tmp_path, text.format(25))
+    assert fault.line == 4
+    assert fault.key == "listener[1].bind"
+    load(tmp_path, text.format(24))
