@@ -37,9 +37,10 @@ from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.net.special import BLOCKS, Block, special_block, unwrap
 from waypost.queue import room, schema, spool, sqlite
-from waypost.smtp import client, server
+from waypost.smtp import client, lines, server
 from waypost.smtp.events import ContentRequested, ServerSettings
-from waypost.smtp.server import Phase, ServerSession
+from waypost.smtp.phase import Phase
+from waypost.smtp.server import ServerSession
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -141,10 +142,10 @@ def fixed_values() -> str:
         ("a stranger's content may take", seconds(session.CONTENT_S)),
         ("a TLS handshake may take", seconds(session.HANDSHAKE_S)),
         ("a PROXY header may take", seconds(doorway.PROXY_S)),
-        ("refused commands before the session ends", str(server.MAX_JUNK_COMMANDS)),
+        ("refused commands before the session ends", str(lines.MAX_JUNK_COMMANDS)),
         (
             "command line (MAIL and RCPT: with path)",
-            f"{server.MAX_COMMAND_LINE} ({server.MAX_PATH_COMMAND_LINE}) octets",
+            f"{lines.MAX_COMMAND_LINE} ({lines.MAX_PATH_COMMAND_LINE}) octets",
         ),
         ("`Received` fields that mean a loop", str(message.MAX_RECEIVED)),
         (

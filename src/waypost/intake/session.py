@@ -33,8 +33,9 @@ from waypost.smtp.events import (
     TlsRequested,
     TransactionDropped,
 )
+from waypost.smtp.phase import Phase
 from waypost.smtp.quirks import Quirk
-from waypost.smtp.server import Phase, ServerSession
+from waypost.smtp.server import ServerSession
 from waypost.tls.hello import HANDSHAKE
 
 if TYPE_CHECKING:
