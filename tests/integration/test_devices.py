@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import smtplib
 import socket
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support.hub import Hub
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 PASSWORD = "correct horse"
 
@@ -116,6 +118,11 @@ def test_what_they_are_forgiven_and_how_they_encrypt(hub: Hub) -> None:
         "bare CR or LF, or NUL, in content",
         "ends without QUIT",
     ]
+    for _ in range(2):
+        raw(hub, b"HELO K\xfcche\r\nMAIL FROM:<K\xfcche@cam.lan>\r\nQUIT\r\n", "127.0.0.6")
+    wait_until(lambda: devices(hub)["127.0.0.6"]["quirks"], hub.log_text)
+    assert devices(hub)["127.0.0.6"]["quirks"] == ["letters in commands that are not UTF-8"]
+    assert len(re.findall(r" device-quirk client=127\.0\.0\.6 ", hub.log_text())) == 1
     with hub.smtp(source_address=("127.0.0.5", 0)) as session:
         session.starttls()
         session.sendmail("cam@x.example", ["alerts@[127.0.0.1]"], "Subject: x\r\n\r\n")

@@ -33,6 +33,7 @@ from waypost.smtp.greeting import closing, extensions, greeting
 from waypost.smtp.lines import MAX_COMMAND_LINE, MAX_PATH_COMMAND_LINE, ODD_QUIT
 from waypost.smtp.phase import Phase
 from waypost.smtp.quirks import Quirk
+from waypost.smtp.raw_octets import text_of
 from waypost.smtp.sasl import MAX_LOGIN_LINE
 
 
@@ -175,10 +176,16 @@ class ServerSession(ContentSession):
             self._say_junk(replies.LINE_TOO_LONG)
             return None
         try:
-            if is_lenient and verb in _GREETINGS:
-                # A name in GBK or Latin-1 is of no consequence, the mail behind it is.
-                return action(self, raw_argument.decode("utf-8", "replace").strip(" "))
-            return action(self, grammar.decode_line(raw_argument).strip(" "))
+            argument = raw_argument.decode("utf-8")
+        except UnicodeDecodeError:
+            # UTF-8 is the only charset beyond ASCII (RFC 6531 §3.1).
+            if not is_lenient:
+                self._say_junk(replies.NOT_UTF8)
+                return None
+            self.quirks |= Quirk.RAW_OCTETS
+            argument = text_of(raw_argument)
+        try:
+            return action(self, argument.strip(" "))
         except CommandRefused as refused:
             self._say_junk(refused.reply)
             return None
@@ -314,7 +321,6 @@ _LONGER = {
 }
 # RFC 2920 §3.1 has more of them; these change how what follows is read. STARTTLS has its own rule.
 _LAST_OF_GROUP = frozenset({b"EHLO", b"HELO", b"LHLO", b"AUTH", b"DATA"})
-_GREETINGS = frozenset({b"EHLO", b"HELO", b"LHLO"})
 
 
 def _table(greetings: dict[bytes, _Action]) -> tuple[dict[bytes, _Action], ...]:
