@@ -237,6 +237,10 @@ def test_its_mailbox_takes_what_has_none(hub: Hub) -> None:
     route = hub.run("route", "anything@[127.0.0.1]", "--client", "127.0.0.2").stdout.decode()
     assert "the mailbox of the device at 127.0.0.2 is 'Front'" in route
     assert "accepted: mailbox:front" in route
+    # Some forms want a name with a dot behind the "@".
+    with hub.smtp(source_address=("127.0.0.2", 0)) as session:
+        session.sendmail("cam@x.example", ["any@camera.lan"], "Subject: misaddressed\r\n\r\n")
+    hub.wait_for_mail("front", 2)
     elsewhere = hub.run("route", "anything@[127.0.0.1]", "--client", "127.0.0.3").stdout.decode()
     assert "accepted: mailbox:anything" in elsewhere
 

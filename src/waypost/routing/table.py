@@ -366,13 +366,9 @@ class RoutingTable:
             setting = "[list]" if found.kind == "list" else "[[mailbox]]"
             explain(setting, "{} {!r}", found.kind, found.argument)
             return Route(found, "own address"), None
-        if arrival.client_ip is not None and arrival.trusted:
-            mailbox = self._mailbox_of_client(arrival.client_ip)
-            if mailbox is not None:
-                step = "the mailbox of the device at {} is {!r}"
-                explain("waypost device set --mailbox", step, arrival.client_ip, mailbox)
-                target = self._mailboxes.mailbox_of(Target("mailbox", mailbox))
-                return Route(target, "mailbox of the device"), None
+        route = self._to_mailbox_of_device(arrival, explain)
+        if route is not None:
+            return route, None
         scopes = self.scopes_of(recipient.domain)
         # Which of several domains is meant nobody can say of a mailbox that does not exist.
         if arrival.trusted and len(scopes) < 2:
@@ -383,10 +379,26 @@ class RoutingTable:
         explain("mailboxes.auto_create", "there is no mailbox {!r}: refused", recipient.local_part)
         return None, replies.NO_SUCH_MAILBOX
 
+    def _to_mailbox_of_device(self, arrival: Arrival, explain: Explain) -> Route | None:
+        """For mail that would be refused, or make a mailbox; None: the device was given none."""
+        if arrival.client_ip is None or not arrival.trusted:
+            return None
+        mailbox = self._mailbox_of_client(arrival.client_ip)
+        if mailbox is None:
+            return None
+        step = "the mailbox of the device at {} is {!r}"
+        explain("waypost device set --mailbox", step, arrival.client_ip, mailbox)
+        target = self._mailboxes.mailbox_of(Target("mailbox", mailbox))
+        return Route(target, "mailbox of the device")
+
     def _onward(
         self, recipient: Address, arrival: Arrival, explain: Explain
     ) -> tuple[Route | None, Reply | None]:
         if isinstance(recipient.domain, Domain):
+            # Some forms take no literal, so a device may be told a name that is nobody's.
+            route = self._to_mailbox_of_device(arrival, explain)
+            if route is not None:
+                return route, None
             explain("[[route]]", "mail to names needs a route, and none matches: refused")
             return None, Reply(550, f"No route to {recipient.domain} is set up here", (7, 1))
         refusal = self._why_not_direct(recipient, arrival, origin_of(arrival), explain)

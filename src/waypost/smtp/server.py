@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from waypost.mail import reply as replies
 from waypost.mail.envelope import Body
+from waypost.mail.raw_octets import text_of
 from waypost.mail.reply import Reply
 from waypost.smtp import command as grammar
 from waypost.smtp.command import CommandRefused, MailRequested, RcptRequested
@@ -33,7 +34,6 @@ from waypost.smtp.greeting import closing, extensions, greeting
 from waypost.smtp.lines import MAX_COMMAND_LINE, MAX_PATH_COMMAND_LINE, ODD_QUIT
 from waypost.smtp.phase import Phase
 from waypost.smtp.quirks import Quirk
-from waypost.smtp.raw_octets import text_of
 from waypost.smtp.sasl import MAX_LOGIN_LINE
 
 

@@ -955,4 +955,13 @@ def test_a_device_s_mailbox_takes_what_has_none() -> None:
     assert outcome(table, "new@plant.example", "10.0.0.77") == "mailbox:new"
     fixed = make_table(mailboxes=MailboxSettings(auto_create=False), device_mailbox="door")
     assert outcome(fixed, "new@plant.example") == "mailbox:door"
-    assert outcome(fixed, "new@elsewhere.example").startswith("550")
+
+
+def test_a_device_s_mailbox_takes_what_goes_to_names_that_are_nobody_s() -> None:
+    """Where a rule leads there it does not; nor for mail to a host that may not be reached."""
+    table = make_table(rule("far", ["relay:x"], recipient="*@far.example"), device_mailbox="door")
+    assert outcome(table, "new@elsewhere.example") == "mailbox:door"
+    assert outcome(table, "new@far.example") == "relay:x"
+    assert outcome(table, "new@[203.0.113.9]").startswith("550")
+    assert outcome(table, "new@elsewhere.example", "10.0.0.77").startswith("550 5.7.1")
+    assert outcome(table, "new@elsewhere.example", "203.0.113.9").startswith("550 5.7.1")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.smtp.raw_octets import text_of
+from waypost.mail.raw_octets import text_of
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,9 @@ from waypost.smtp.raw_octets import text_of
         ("Señal", "cp1252"),
         ("caméra d’entrée", "cp1252"),
         ("Größe", "latin-1"),
+        ("移动侦测：通道１", "gb2312"),
+        ("DETECÇÃO DE MOVIMENTO", "latin-1"),
+        ("20 °C", "latin-1"),
         ("Ворота 2", "cp1251"),
         ("кухня", "cp1251"),
         ("Ёлка", "cp1251"),
