@@ -254,6 +254,7 @@ def test_what_cannot_be_set_is_refused(hub: Hub) -> None:
             (("127.0.0.2", "--alarm", "pigeon:1"), "no target", 2),
             (("127.0.0.2", "--name", "a b"), "letters", 2),
             (("127.0.0.2", "--expect", "soon"), "span of time", 2),
+            (("127.0.0.2", "--mailbox", ""), "mailbox '': expected a text", 2),
             (("127.0.0.2",), "nothing to set", 2),
             (("127.0.0.2", "--name", "Taken"), "has the name", 1),
             (("nobody", "--name", "x"), "no device 'nobody'", 1),
