@@ -131,7 +131,7 @@ class _Making:
         if rewrite_from is not None and envelope.reverse_path is not None:
             envelope = envelope._replace(reverse_path=rewrite_from)
         sender = envelope.reverse_path
-        if known.is_device_s_own and not takes_utf8 and sender and not sender.is_ascii:
+        if known.is_device_s_own and not takes_utf8 and sender is not None and not sender.is_ascii:
             envelope = envelope._replace(reverse_path=in_ascii(sender))
             changes.append("reverse-path")
         if envelope.smtputf8 and not takes_utf8 and octets.isascii():

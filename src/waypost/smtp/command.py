@@ -28,7 +28,7 @@ _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
 # RFC 6533 §3: in ORCPT with type utf-8, characters may come as \x{HEX}.
 _UNICODE_ESCAPE = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
-_PLAIN_LOCAL_PART = re.compile(rf"(?:{ATEXT}|\.)+")
+_LOCAL_PART_ALONE = re.compile(rf"(?:{ATEXT}|\.)+")
 
 # What a device's name for itself does not hold; who writes a quoted string means all of it.
 _NOT_IN_NAME = re.compile(r'[@"\\]')
@@ -88,7 +88,7 @@ def parse_address(path: str, status: tuple[int, int], *, lenient: bool) -> Addre
         return Address.parse(path)
     except AddressError as error:
         if path.lower() == "postmaster" or (
-            lenient and _PLAIN_LOCAL_PART.fullmatch(path) is not None and _fits(path)
+            lenient and _LOCAL_PART_ALONE.fullmatch(path) is not None and _fits(path)
         ):
             return path
         # The reason may quote the path; a reply line ends at 512 octets (RFC 5321 §4.5.3.1.5).
