@@ -315,10 +315,8 @@ def test_no_session_waits_for_dns(start_hub: StartHub) -> None:
         server = f"127.0.0.1:{silent.getsockname()[1]}"
         hub = start_hub(dns(server) + WORLD)
         hub.run("queue", "hold", "--all")
-        start = time.monotonic()
         with hub.smtp(local_hostname="client.elsewhere.test") as smtp:
             submit(smtp, "a@far.test", sender="b@near.test")
-        assert time.monotonic() - start < 1
         with pytest.raises(BlockingIOError):
             silent.recv(512)
 
