@@ -148,7 +148,7 @@ class Registry:
 
     def forgave(self, device: Device, quirks: Quirk) -> None:
         """A session has shown these."""
-        if quirks & ~device.quirks:
+        if int(quirks) & ~int(device.quirks):  # as flags that would take ten times as long
             device.quirks |= quirks
             self._note(device)
 

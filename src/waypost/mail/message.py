@@ -24,7 +24,8 @@ MAX_RECEIVED = 50
 # Octets of encoded words that are decoded in one header.
 MAX_DECODED = 4_096
 
-_RECEIVED = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
+# What begins with an octet is searched for much faster than what begins with "^".
+_RECEIVED = re.compile(rb"\nreceived:", re.IGNORECASE)
 # What may stand in a comment or an atom of a Received field without quoting.
 _UNSAFE_IN_TRACE = re.compile(r"[^A-Za-z0-9!#$%&'*+\-./:=?\[\]^_`{|}~]")
 
@@ -73,7 +74,7 @@ def header_section(head: bytes) -> bytes:
 
 def count_received(head: bytes) -> int:
     """How many Received fields the header section at the start of `head` holds."""
-    return len(_RECEIVED.findall(header_section(head)))
+    return len(_RECEIVED.findall(b"\n" + header_section(head)))
 
 
 def header_fields(head: bytes) -> list[tuple[str, bytes]]:
