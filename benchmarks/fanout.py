@@ -18,8 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from benchmarks import measure
 from benchmarks.errors import BenchmarkError
-from benchmarks.load import HOST, MESSAGE_BYTES, RECIPIENT, SENDER, STALLED_S, Generator, Mode
+from benchmarks.load import (
+    HOST,
+    MESSAGE_BYTES,
+    RECIPIENT,
+    SENDER,
+    SINK_SESSIONS,
+    STALLED_S,
+    Generator,
+    Mode,
+)
 from benchmarks.peers import ROOT, Peer, PostfixPeer, Setup, Task, TunedPostfix, Waypost
 from benchmarks.ratios import Ratio, ratio_of
 from benchmarks.runs import Say
@@ -214,7 +224,10 @@ def measure_fanout(
 
 def _run(kind: type[_Spread], messages: int, scratch: Path) -> tuple[float, list[float]]:
     """Messages per second, and how long the last arrival took of each that was alone."""
-    with stage(kind, Task.RELAY, scratch, sink_host=_EVERYWHERE) as on:
+    with (
+        measure.files_allowed(SINK_SESSIONS + 1000),
+        stage(kind, Task.RELAY, scratch, sink_host=_EVERYWHERE) as on,
+    ):
         _burst(on, kind, _WARM_UP)
         alone = _alone(on, kind)
         seconds = _burst(on, kind, messages)

@@ -32,6 +32,8 @@ STALLED_S = 60.0
 _ROOT = Path(__file__).resolve().parent.parent
 _COUNTER = re.compile(rb"mesg=(\d+)\s")
 _SINK_PIPE_BYTES = 1 << 20
+# More than any peer opens; at its limit the sink would let them wait.
+SINK_SESSIONS = 4000
 
 
 class Mode(enum.Enum):
@@ -128,15 +130,8 @@ class Sink:
             keep = ["-d", f"{self._dump}/message."]
         self._process = subprocess.Popen(
             [
-                "smtp-sink",
-                "-u",
-                "nobody",
-                "-c",
-                *keep,
-                "-m",
-                "1000",
-                f"{self._host}:{self.port}",
-                "1000",
+                *("smtp-sink", "-u", "nobody", "-c", *keep, "-m", str(SINK_SESSIONS)),
+                *(f"{self._host}:{self.port}", "1000"),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
