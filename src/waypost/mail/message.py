@@ -15,7 +15,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple, Protocol
 
-from waypost.mail.address import Address, AddressLiteral, IPAddress
+from waypost.mail.address import Address, IPAddress, literal_of
 from waypost.mail.envelope import Arrival, Envelope, QueuedRecipient, QueueId
 
 # RFC 5321 §6.3 asks for a limit of at least 100 in general; 50 is what Postfix and chasquid use,
@@ -109,6 +109,7 @@ def decoded_fields(head: bytes) -> list[tuple[str, str]]:
     return found
 
 
+@lru_cache(maxsize=4)
 def _date_at(second: int) -> str:
     return formatdate(second, usegmt=False, localtime=False).replace("-0000", "+0000")
 
@@ -125,10 +126,9 @@ def trace_name(ip: IPAddress | None, hostname: str | None) -> str:
     return "localhost" if ip is None else literal_text(ip)
 
 
-@lru_cache(maxsize=4096)
 def literal_text(ip: IPAddress) -> str:
-    """The literal of an address, made once for each client."""
-    return str(AddressLiteral(ip))
+    """The literal of an address."""
+    return str(literal_of(ip))
 
 
 def received_field(
