@@ -148,8 +148,8 @@ class Registry:
 
     def forgave(self, device: Device, quirks: Quirk) -> None:
         """A session has shown these."""
-        new = quirks & ~device.quirks
-        if new:
+        if int(quirks) & ~int(device.quirks):  # as flags that would take ten times as long
+            new = quirks & ~device.quirks
             device.quirks |= new
             self._note(device)
             if self._log is not None:

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from waypost.mail import reply as replies
-from waypost.mail.address import Address, AddressLiteral, Domain, DomainPart, IPAddress
+from waypost.mail.address import (
+    Address,
+    AddressLiteral,
+    Domain,
+    DomainPart,
+    IPAddress,
+    literal_of,
+)
 from waypost.mail.envelope import Arrival
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, origin_of
@@ -165,10 +172,10 @@ class RoutingTable:
         """
         local_ip = arrival.local_ip
         if local_ip is not None and self.groups.domains_at(local_ip):
-            return AddressLiteral(local_ip)
+            return literal_of(local_ip)
         if self._settings.hostname is not None:
             return Domain(self._settings.hostname)
-        return Domain("localhost") if local_ip is None else AddressLiteral(local_ip)
+        return Domain("localhost") if local_ip is None else literal_of(local_ip)
 
     def is_ours(self, domain: DomainPart, arrival: Arrival) -> bool:
         """True for our names, our addresses, and the address the client connected to.
