@@ -79,7 +79,9 @@ def test_a_notification_has_title_text_and_picture(start_hub: StartHub, server: 
     send(hub, with_picture(octets))
     [as_json] = server.wait_for(1, f"/200/{TOPIC}")
     assert as_json.json["title"] == "Tür: Bewegung (127.0.0.1)"
-    assert as_json.json["message"] == f"<b>Somebody</b> is $there.\n\nfor {TO}, $5"
+    assert as_json.json["message"] == (
+        f"<b>Somebody</b> is $there.\n\nfor {TO}, $5\n1 attachment left out: b.pdf 8 B"
+    )
     [attached] = as_json.json["attachments"]
     assert (attached["filename"], attached["mimetype"]) == ("cam 1.jpg", "image/jpeg")
     assert base64.b64decode(attached["base64"]) == octets

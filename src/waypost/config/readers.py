@@ -435,6 +435,15 @@ def read_hook_url_file(value: Any) -> Secret:
     return read_hook_url(read_secret_file(value).revealed)
 
 
+def read_web_url(value: Any) -> str:
+    """Where people reach the web page; paths are put behind it."""
+    text = read_text(value)
+    Url.parse(text, allows_clear=True)
+    if "?" in text or "#" in text:
+        raise ValueError("expected a URL without ? and #: paths are put behind it")
+    return text.rstrip("/")
+
+
 def read_type_glob(value: Any) -> Glob:
     """A media type, as in image/*."""
     text = read_text(value)
@@ -461,6 +470,13 @@ def read_notify_urls_file(value: Any) -> tuple[Secret, ...]:
     given = [line for line in lines if line and not line.startswith("#")]
     urls: tuple[Secret, ...] = list_of(read_notify_url, may_be_empty=False)(given)
     return urls
+
+
+def read_pixels(value: Any) -> int | None:
+    """A width and height; None: none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10_000:
+        raise ValueError("expected pixels, 0 to 10000")
+    return value or None
 
 
 def read_template(value: Any) -> str:

@@ -532,8 +532,10 @@ def test_webhooks_and_notifications_are_read(tmp_path: Path) -> None:
     assert hook.url.revealed == "http://10.0.0.1/x"
     assert hook.secret is not None
     assert hook.secret.revealed == "s3cret"
-    assert (hook.max_attachment, hook.networks) == (2 << 20, ("private",))
+    assert (hook.rules.max_octets, hook.networks) == (2 << 20, ("private",))
+    assert (hook.rules.picture_px, hook.rules.takes_pictures) == (None, True)
     [phones] = settings.notify
+    assert (phones.rules.types, phones.rules.max_octets) == ((), 1 << 20)
     revealed = [url.revealed for url in phones.urls]
     assert revealed == ["json://h/p", "ntfy://x/one", "tgram://two/3"]
     assert "s3cret" not in repr(settings)
@@ -553,6 +555,9 @@ def test_webhooks_and_notifications_are_read(tmp_path: Path) -> None:
             "webhook.a.attachment_types",
         ),
         ('[webhook."a b"]\nurl = "http://x/"', "webhook.a b"),
+        ('[notify.a]\nurls = ["ntfy://x"]\npicture_px = -1', "notify.a.picture_px"),
+        ('[http]\nurl = "http://hub/?a=b"', "http.url"),
+        ('[http]\nurl = "ftp://hub/"', "http.url"),
         ("[notify.a]", "notify.a"),
         ('[notify.a]\nurls = ["p4ss"]', "notify.a.urls"),
         ('[notify.a]\nurls = ["mailto://u:p4ss@x"]', "notify.a.urls"),
