@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from waypost.config.relays import Fault
-from waypost.delivery.attachments import AttachmentRules
-from waypost.delivery.mqtt import EventSettings
+from waypost.delivery.attachments import AttachmentRules, EventSettings
 from waypost.delivery.notify import NotifySettings
 from waypost.delivery.webhook import WebhookSettings
 from waypost.mqtt.settings import MqttSettings

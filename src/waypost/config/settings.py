@@ -8,7 +8,7 @@ from pathlib import Path
 from waypost.accounts.accounts import Account
 from waypost.acme.settings import AcmeSettings
 from waypost.check.settings import CheckSettings
-from waypost.delivery.mqtt import EventSettings
+from waypost.delivery.attachments import EventSettings
 from waypost.delivery.notify import NotifySettings
 from waypost.delivery.webhook import WebhookSettings
 from waypost.devices.names import DeviceSettings

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from waypost.delivery.events import Event, EventReader
 from waypost.mail.message import QueuedMessage
 from waypost.mail.sizes import size_text
+from waypost.reading.event import MAX_TEXT
 from waypost.reading.values import Attachment
 from waypost.routing.patterns import Glob
 
@@ -40,6 +41,18 @@ class AttachmentRules:
     max_octets: int = MAX_ATTACHMENT
     takes_pictures: bool = True
     picture_px: int | None = None  # None: a picture that is too large is left out
+
+
+_PUBLISHED = AttachmentRules(picture_px=PICTURE_PX)
+
+
+@dataclass(frozen=True, slots=True)
+class EventSettings:
+    """What of a mail is published by MQTT; the part of [mqtt] that is not about the broker."""
+
+    attachments: str = NONE  # in the event's JSON; the picture has a topic of its own
+    rules: AttachmentRules = field(default_factory=lambda: _PUBLISHED)
+    max_text: int = MAX_TEXT
 
 
 class Enclosed(NamedTuple):

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from waypost.delivery.attachments import (
-    BASE64,
-    NONE,
-    PICTURE_PX,
-    AttachmentRules,
-    LeftOut,
-    attached,
-    enclosed,
-)
+from waypost.delivery.attachments import BASE64, EventSettings, LeftOut, attached, enclosed
 from waypost.delivery.events import EventReader
 from waypost.delivery.transport import DeliveryJob
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient
@@ -21,25 +12,14 @@ from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.mqtt.bridge import Bridge
 from waypost.mqtt.happening import Happening, Picture
-from waypost.reading.event import MAX_TEXT
 from waypost.routing.targets import Target
 
 # In mail that was made of a message from MQTT: published again, it would go round.
 FROM_MQTT = "x-waypost-mqtt"
 
 _PICTURES = frozenset({"image/jpeg", "image/png"})
-RULES = AttachmentRules(picture_px=PICTURE_PX)
 _PUBLISHED = Outcome(OutcomeKind.DELIVERED, Reply(250, "Published", (0, 0)))
 _CAME_FROM_THERE = Outcome(OutcomeKind.DELIVERED, Reply(250, "It came from MQTT", (0, 0)))
-
-
-@dataclass(frozen=True, slots=True)
-class EventSettings:
-    """What of a mail is published; the part of [mqtt] that is not about the broker."""
-
-    attachments: str = NONE  # in the event's JSON; the picture has a topic of its own
-    rules: AttachmentRules = field(default_factory=lambda: RULES)
-    max_text: int = MAX_TEXT
 
 
 class Published(NamedTuple):

@@ -37,5 +37,5 @@ def test_hours(hours: str, within: list[str], beyond: list[str]) -> None:
     "text", ["", "8:00-17:00", "08:00", "24:00-08:00", "08:00-08:00", "day 08:00-09:00", "08:60-9"]
 )
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(ValueError, match="expected times|begins when"):
+    with pytest.raises(ValueError, match=r"expected times|begins when"):
         Hours.parse(text)
