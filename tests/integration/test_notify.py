@@ -112,6 +112,23 @@ def test_a_large_picture_is_made_small(
     assert attached["filename"] == "cam 1.jpg"
 
 
+def test_other_attachments_go_along_where_they_are_wanted(
+    start_hub: StartHub, server: HookServer
+) -> None:
+    urls = (at(server, "/200/json"), at(server, "/200/form", "form"))
+    more = 'attachment_types = ["application/pdf"]\n'
+    hub = start_hub(route("notify:phones") + notify(*urls, more=more))
+    octets = picture(20, 20)
+    send(hub, with_picture(octets))
+    [as_json] = server.wait_for(1, "/200/json")
+    sent = {one["filename"]: base64.b64decode(one["base64"]) for one in as_json.json["attachments"]}
+    assert sent == {"b.pdf": b"%PDF-1.4", "cam 1.jpg": octets}
+    assert "left out" not in as_json.json["message"]
+    [as_form] = server.wait_for(1, "/200/form")
+    assert octets in as_form.body
+    assert b"%PDF-1.4" in as_form.body
+
+
 def test_only_what_failed_is_tried_again(start_hub: StartHub, server: HookServer) -> None:
     urls = (at(server, "/200/good"), at(server, "/503,503,200/bad"))
     hub = start_hub(route("notify:phones") + notify(*urls) + QUICK)

@@ -216,7 +216,7 @@ def test_what_a_relay_gets(start_hub: StartHub, start_peer: StartPeer, tmp_path:
         accepted(smtp, "RCPT TO:<ann@far.example>")
         submit_content(smtp, content)
     [got] = peer.wait_for_mails()
-    assert shown["envelope_from"] in got.mail
+    assert shown["envelope_from"] in got.sender
     assert shown["size"] == len(got.content)
     header = got.content.partition(b"\r\n\r\n")[0].decode().lower()
     for field in shown["header"]:
@@ -245,7 +245,7 @@ def test_members_of_a_list_and_who_is_refused(start_hub: StartHub, tmp_path: Pat
     assert by_target(told)["reject:5.7.1 not today"]["taken"] is False
     for recipient, content, reply in (
         ("no@[127.0.0.1]", message("x"), "550 5.7.1 not today"),
-        ("all@[8.8.8.8]", message("x"), "550 5.7.1"),
+        ("x@[8.8.8.8]", message("x"), "550 5.7.1"),
         ("all@[127.0.0.1]", message("x", *["y" * 900] * 200), "552 5.3.4"),
         ("all@[127.0.0.1]", wire(*["Received: x"] * 60, "", "x"), "554 5.4.6"),
     ):
@@ -313,7 +313,7 @@ NESTED = mime(
 @pytest.mark.parametrize(
     ("content", "text", "attachments"),
     [
-        (NESTED, "Zone\xa03\nam Südtor\n", ["winmail.dat"]),
+        (NESTED, "Zone 3\nam Südtor\n", ["winmail.dat"]),
         (
             mime(
                 "Content-Type: text/html; charset=utf-8",
@@ -323,7 +323,7 @@ NESTED = mime(
                     "<h1>Tür</h1><ul><li>offen</ul><a href=http://x/>mehr</a>".encode()
                 ).decode(),
             ),
-            "Tür\n\n  * offen\n\nmehr\n",
+            "Tür\n\n  * offen\nmehr\n",
             [],
         ),
         (
