@@ -56,6 +56,7 @@ from waypost.dispatch.reports import Reporter
 from waypost.errors import ConfigError, TemporaryError, WaypostError
 from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
+from waypost.intake.door import Door
 from waypost.intake.logins import Logins
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener
@@ -131,6 +132,7 @@ class Hub:
             on_received=self._devices.took,
             log=log,
         )
+        self._door = Door(self._acceptance, lambda: self._settings.limits)
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )

@@ -200,6 +200,17 @@ class Acceptance:
         transaction.recipients.append(_Taken(request.forward_path, recipient, routing))
         return replies.RECIPIENT_OK
 
+    def to_route(self, transaction: Transaction, name: str) -> Reply:
+        """Take a [[route]] for a recipient, or say why not."""
+        arrival = transaction.arrival
+        routing = self.table.route_named(name, arrival)
+        if routing.refusal is not None:
+            sender = transaction.envelope.reverse_path
+            return self._refused(arrival, sender, f"route {name}", routing.refusal)
+        recipient = Recipient(routing.recipient)
+        transaction.recipients.append(_Taken(routing.recipient, recipient, routing))
+        return replies.RECIPIENT_OK
+
     def content(self, transaction: Transaction, on_drained: Callable[[], None]) -> Reply:
         """354, or why the content cannot be kept."""
         refusal = self._store.refusal(0)

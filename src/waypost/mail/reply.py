@@ -150,4 +150,5 @@ LITERAL_NOT_PROVEN = Reply(
 SENDER_NOT_YOURS = Reply(553, "This login may not use that sender", (7, 1))
 QUEUE_FULL = Reply(452, "No room to keep the message now", (3, 1))
 STORE_AWAY = Reply(451, "The message store is not available now", (3, 0))
+NO_SUCH_ROUTE = Reply(550, "There is no route of that name", (3, 5))
 NEEDS_SMTPUTF8 = Reply(553, "This address needs SMTPUTF8 (RFC 6531)", (6, 7))

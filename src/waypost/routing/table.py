@@ -264,6 +264,16 @@ class RoutingTable:
             ]
         return Routing(recipient, tuple(routes), has_moved=has_moved)
 
+    def route_named(self, name: str, arrival: Arrival) -> Routing:
+        """Where the [[route]] of that name leads, whatever it matches."""
+        recipient = Address(name, self.own_domain(arrival))
+        routes: list[Route] = []
+        rule = next((rule for rule in self._settings.rules if rule.name == name), None)
+        refusal: Reply | None = replies.NO_SUCH_ROUTE
+        if rule is not None:
+            refusal = self._follow(rule, recipient, arrival, _nobody_asks, routes)
+        return Routing(recipient, tuple(routes) if refusal is None else (), refusal=refusal)
+
     def reaches(self, address: Address, mailbox: str, arrival: Arrival) -> bool:
         """True when mail for an address gets, or would get, into a mailbox of this very name here.
 
@@ -363,20 +373,9 @@ class RoutingTable:
                     continue
                 if not _matches_content(rule, content):
                     continue
-            for target in rule.targets:
-                if target.kind == "reject":
-                    explain("[[route]]", "route {!r} refuses it", rule.name)
-                    by_rules.refusal = rejection(target)
-                    return by_rules
-                if target.kind == "direct":
-                    refusal = self._why_not_direct(recipient, arrival, Origin.ROUTED, explain)
-                    if refusal is not None:
-                        by_rules.refusal = refusal
-                        return by_rules
-                if target.kind == "mailbox":
-                    target = self._mailboxes.mailbox_of(target)
-                explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
-                _add(by_rules.routes, Route(target, rule.name))
+            by_rules.refusal = self._follow(rule, recipient, arrival, explain, by_rules.routes)
+            if by_rules.refusal is not None:
+                return by_rules
             if not rule.continues:
                 by_rules.is_settled = True
                 return by_rules
@@ -384,6 +383,29 @@ class RoutingTable:
 
     def _is_now(self, hours: Hours) -> bool:
         return hours.holds(self._clock())
+
+    def _follow(
+        self,
+        rule: Rule,
+        recipient: Address,
+        arrival: Arrival,
+        explain: Explain,
+        routes: list[Route],
+    ) -> Reply | None:
+        """Add where a rule leads; or its refusal."""
+        for target in rule.targets:
+            if target.kind == "reject":
+                explain("[[route]]", "route {!r} refuses it", rule.name)
+                return rejection(target)
+            if target.kind == "direct":
+                refusal = self._why_not_direct(recipient, arrival, Origin.ROUTED, explain)
+                if refusal is not None:
+                    return refusal
+            if target.kind == "mailbox":
+                target = self._mailboxes.mailbox_of(target)
+            explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
+            _add(routes, Route(target, rule.name))
+        return None
 
     def _to_own(
         self,
