@@ -263,7 +263,7 @@ def test_usage(start_hub: StartHub, tmp_path: Path) -> None:
     file = write(tmp_path, wire("From: <a@[127.0.0.1]>", "", "x"))
     for arguments, words in (
         (("--message", file), b"names no recipient"),
-        (("--message", file, "a@b@c"), b""),
+        (("--message", file, "a@b@c"), b"RFC 5321"),
         ((), b"name one recipient"),
         (("a@b.example", "c@d.example"), b"name one recipient"),
         (("--message", file, "x", "--client", "nobody"), b"not an IP address"),
@@ -272,6 +272,15 @@ def test_usage(start_hub: StartHub, tmp_path: Path) -> None:
         assert done.returncode == 2
         assert words in done.stderr
     assert hub.run("route", "x", "--message", str(tmp_path / "none")).returncode == 1
+    wrong = hub.run("route", "--message", "-", stdin=wire("To: a@-b-", "", "x"))
+    assert wrong.returncode == 2
+    assert b"To names no address" in wrong.stderr
+    for fields, named in (
+        (["To: root, Ann <ann@[127.0.0.1]>", "Bcc: root"], ["root@[127.0.0.1]", "ann@[127.0.0.1]"]),
+        (["To: undisclosed-recipients:;", "Cc: c@[127.0.0.1]"], ["c@[127.0.0.1]"]),
+    ):
+        told = explained(hub, write(tmp_path, wire(*fields, "", "x")))
+        assert [one["recipient"] for one in told["recipients"]] == named
 
 
 def mime(*lines: str, charset: str = "utf-8") -> bytes:

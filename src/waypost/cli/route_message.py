@@ -25,6 +25,8 @@ from waypost.mail.submission import authors_of
 from waypost.routing.table import ContentFacts
 
 _RECIPIENT_FIELDS = ("to", "cc", "bcc")
+# Acceptance keeps about so much of a large mail in memory.
+_HEAD_BYTES = 131_072
 
 
 class _Mail(NamedTuple):
@@ -87,7 +89,7 @@ def _told(
     """The steps to what the rehearsal came to, by the same table."""
     steps = scene.first_steps()
     scene.judge(mail.sender, steps)
-    facts = ContentFacts(len(mail.content), decoded_fields(mail.content))
+    facts = ContentFacts(len(mail.content), decoded_fields(mail.content[:_HEAD_BYTES]))
     routing = scene.table.route(path, scene.arrival, mail.sender, steps.add, facts)
     reply = rehearsed.to_sender
     if reply is None and rehearsed.to_recipients[number].code >= 400:
@@ -138,9 +140,15 @@ def _recipients_in(content: bytes) -> tuple[list[Address | str], str]:
         if name not in _RECIPIENT_FIELDS:
             continue
         for _, text in getaddresses([value.decode("utf-8", "replace")]):
-            if text:
+            if not text:
+                continue
+            try:
                 found[text] = path_of(text)
-                names.append(name.capitalize())
+            except UsageFault as fault:
+                raise UsageFault(
+                    f"{name.capitalize()} names no address: {fault}; name the recipients yourself"
+                ) from None
+            names.append(name.capitalize())
     if not found:
         raise UsageFault(
             "the mail names no recipient in To, Cc or Bcc: name one, as in"

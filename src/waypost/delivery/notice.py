@@ -61,7 +61,7 @@ def notice_of(
     if not body and not has_picture:
         body = "(the mail has no text)"
     if left_out:
-        body = f"{_cut(body, max(max_text - len(left_out) - 1, 0))}\n{left_out}".lstrip("\n")
+        body = f"{_cut(body, max(max_text - len(left_out) - 1, 0))}\n{left_out}".strip()
     return Notice(_cut(head, MAX_TITLE), _cut(body, max_text))
 
 

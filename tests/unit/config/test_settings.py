@@ -315,6 +315,21 @@ def test_every_bad_entry_of_a_list_is_named(tmp_path: Path) -> None:
     assert "a_b" in fault.problem
 
 
+def test_times_of_a_match(tmp_path: Path) -> None:
+    route = '[[route]]\nname = "x"\nto = ["discard"]\nmatch = { time = %s }\n'
+    for given, hours in (
+        ('"22:00-06:00"', ["22:00-06:00"]),
+        ('["sat 00:00-24:00", "22:00-06:00"]', ["sat 00:00-24:00", "22:00-06:00"]),
+    ):
+        [rule] = load(tmp_path, route % given).routing.rules
+        assert rule.time is not None
+        assert [one.text for one in rule.time] == hours
+    for wrong in ('"10pm-6am"', "[]", "22", '"08:00-08:00"'):
+        [fault] = faults(tmp_path, route % wrong)
+        assert fault.key == "route[1].match"
+        assert "time: " in str(fault)
+
+
 def test_every_bad_entry_of_a_match_is_named(tmp_path: Path) -> None:
     text = '[[route]]\nname = "x"\nmatch = { colour = 1, client = ["lan"], sender = 2 }\n'
     (fault,) = faults(tmp_path, text + 'to = ["discard"]\n')
