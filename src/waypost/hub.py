@@ -158,7 +158,11 @@ class Hub:
             on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
             log=log,
         )
-        events = EventReader(self._reader, lambda: self._device_names)
+        events = EventReader(
+            self._reader, lambda: self._device_names, lambda: self._settings.web_url
+        )
+        self._mqtt_events = MqttTransport(self._mqtt, events)
+        self._mqtt_events.settings = settings.mqtt_events
         self._webhooks = WebhookTransport(
             events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
         )
@@ -172,7 +176,7 @@ class Hub:
             "relay": self._smtp,
             "direct": self._smtp,
             "list": lists,
-            "mqtt": MqttTransport(self._mqtt, events),
+            "mqtt": self._mqtt_events,
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
             "webhook": self._webhooks,
@@ -303,6 +307,7 @@ class Hub:
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
         await self._configure_mqtt(settings)
+        self._mqtt_events.settings = settings.mqtt_events
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
         self._notify.configure(settings.notify)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]

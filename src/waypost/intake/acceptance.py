@@ -41,7 +41,7 @@ from waypost.mail.submission import missing_fields
 from waypost.net.interfaces import OwnAddresses
 from waypost.observe import Log
 from waypost.queue.spool import ContentWriter, InlineContent, Spool, StoredContent
-from waypost.queue.store import QueueStore, Refusal
+from waypost.queue.store import Intake, Refusal
 from waypost.routing.table import ContentFacts, Route, Routing, RoutingTable
 from waypost.routing.targets import Target
 from waypost.smtp.command import MailRequested, RcptRequested
@@ -137,7 +137,7 @@ class Acceptance:
     def __init__(
         self,
         *,
-        store: QueueStore,
+        store: Intake,
         spool: Spool,
         table: RoutingTable,
         own: OwnAddresses,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from waypost.mail import reply as replies
@@ -25,6 +26,7 @@ from waypost.net.gate import Gate, Origin, origin_of
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.routing.groups import DomainGroups, GroupSettings
+from waypost.routing.hours import Hours, local_time
 from waypost.routing.mailboxes import HUB, POSTMASTER, MailboxNames
 from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.targets import Target, rejection
@@ -62,12 +64,20 @@ class Rule:
     subject: Glob | None = None
     header: tuple[tuple[str, Glob], ...] = ()
     larger_than: int | None = None  # octets
+    has_attachment: bool | None = None
+    helo: Glob | None = None
+    time: tuple[Hours, ...] | None = None
     continues: bool = False
 
     @property
     def needs_content(self) -> bool:
         """True where only the content can say whether it matches."""
-        return bool(self.subject or self.header or self.larger_than is not None)
+        return bool(
+            self.subject
+            or self.header
+            or self.larger_than is not None
+            or self.has_attachment is not None
+        )
 
 
 class ContentFacts(NamedTuple):
@@ -75,6 +85,21 @@ class ContentFacts(NamedTuple):
 
     size: int  # octets
     fields: Sequence[tuple[str, str]]  # of the header: name in lower case, decoded text
+
+    @property
+    def has_attachment(self) -> bool:
+        """As far as the header tells: nobody parses MIME while a client waits for its answer.
+
+        So it is what programs make that attach files (multipart/mixed, RFC 2046 §5.1.3), and a
+        mail that is nothing but a file.
+        """
+        said = dict(reversed(self.fields))  # the first of each
+        kind = said.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/mixed":
+            return True
+        if said.get("content-disposition", "").strip().lower().startswith("attachment"):
+            return True
+        return "/" in kind and kind.partition("/")[0] not in ("text", "multipart", "message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +170,7 @@ class RoutingTable:
         mailboxes: MailboxNames,
         gate: Gate,
         mailbox_of_client: MailboxOf = _no_mailbox,
+        clock: Callable[[], datetime] = local_time,
     ) -> None:
         self._settings = settings
         self._lists = {entry.name: entry for entry in settings.lists}
@@ -154,6 +180,7 @@ class RoutingTable:
         self._mailboxes = mailboxes
         self._gate = gate
         self._mailbox_of_client = mailbox_of_client
+        self._clock = clock
 
     def qualify(self, path: Address | str, arrival: Arrival) -> Address:
         """The address a path means: our own domain where it names none, literals for bare IPs."""
@@ -343,6 +370,8 @@ class RoutingTable:
         for rule in self._settings.rules:
             if not _matches(rule, recipient, arrival, sender):
                 continue
+            if rule.time is not None and not any(map(self._is_now, rule.time)):
+                continue
             if rule.needs_content:
                 if content is None:
                     explain("[[route]]", "route {!r} waits for the content", rule.name)
@@ -358,6 +387,9 @@ class RoutingTable:
                 by_rules.is_settled = True
                 return by_rules
         return by_rules
+
+    def _is_now(self, hours: Hours) -> bool:
+        return hours.holds(self._clock())
 
     def _follow(
         self,
@@ -468,6 +500,8 @@ def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address |
         return False
     if rule.login is not None and (arrival.login is None or not rule.login.matches(arrival.login)):
         return False
+    if rule.helo is not None and not rule.helo.matches(arrival.helo):
+        return False
     if rule.recipient is not None and not rule.recipient.matches(recipient):
         return False
     return rule.sender is None or rule.sender.matches(sender)
@@ -475,6 +509,8 @@ def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address |
 
 def _matches_content(rule: Rule, content: ContentFacts) -> bool:
     if rule.larger_than is not None and content.size <= rule.larger_than:
+        return False
+    if rule.has_attachment is not None and content.has_attachment is not rule.has_attachment:
         return False
     globs = rule.header if rule.subject is None else (*rule.header, ("subject", rule.subject))
     return all(
