@@ -254,9 +254,7 @@ def test_a_limit_on_file_sizes_is_no_false_250(
 
 
 @pytest.mark.parametrize("left_bytes", [0, 50_000])
-def test_a_start_without_room(
-    disk: Ballast, start_hub: Callable[..., Hub], left_bytes: int
-) -> None:
+def test_a_start_without_room(disk: Ballast, left_bytes: int) -> None:
     """It is no fault of the configuration: whoever starts hubs may try again (EX_TEMPFAIL)."""
     disk.fill(but_bytes=left_bytes)
     hub = Hub(disk.directory.parent)
