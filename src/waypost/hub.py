@@ -113,7 +113,12 @@ class Hub:
         self._renewer = self._make_renewer()
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
-        self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
+        self._store = SqliteStore(
+            settings.data_dir,
+            self._spool,
+            self._writer_lost,
+            on_unreadable=lambda queue_id, why: log.event("unreadable", id=queue_id, why=why),
+        )
         self._logins = Logins(make_accounts(settings), log)
         self._senders = Senders(
             settings.senders,
