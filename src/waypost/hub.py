@@ -36,7 +36,7 @@ from waypost.app import (
 from waypost.config.load import load_settings
 from waypost.config.settings import Settings
 from waypost.control import ControlServer
-from waypost.delivery.credentials import what_to_do
+from waypost.delivery.credentials import LostLogin
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.events import EventReader
 from waypost.delivery.list import ListTransport
@@ -114,7 +114,12 @@ class Hub:
         self._renewer = self._make_renewer()
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
-        self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
+        self._store = SqliteStore(
+            settings.data_dir,
+            self._spool,
+            self._writer_lost,
+            on_unreadable=lambda queue_id, why: log.event("unreadable", id=queue_id, why=why),
+        )
         self._logins = Logins(make_accounts(settings), log)
         self._senders = Senders(
             settings.senders,
@@ -480,24 +485,22 @@ class Hub:
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
         return frozenset(bound for listener in self._listeners for bound in listener.bound)
 
-    async def _relay_login_changed(self, relay: Relay, is_lost: bool, why: str) -> None:
+    async def _relay_login_changed(self, relay: Relay, lost: LostLogin | None) -> None:
         """Tell the operator; when the login is back, its mail goes at once."""
         name = relay.name
-        if is_lost:
-            assert relay.oauth is not None  # only those can be lost
+        if lost is not None:
             await self._alarms.tell(
                 relay.alarm,
                 f"Mail waits: the login of relay {name} is lost",
-                f"{relay.oauth.token_url} refuses to give relay {name} a token for"
-                f" {relay.username}:\n\n{why}\n\nNothing is lost: mail for the relay stays in"
-                " the queue until there is a token again. What to do on the hub:"
-                f" {what_to_do(name, relay.oauth)}.",
+                f"{lost.what}:\n\n{lost.why}\n\nNothing is lost: mail for the relay stays in"
+                f" the queue until the login works again. What to do: {lost.advice}.\n\n"
+                f"waypost relay test {name} says, step by step, what comes of it.",
             )
             return
         await self._alarms.tell(
             relay.alarm,
             f"The login of relay {name} is back",
-            f"Relay {name} has a token for {relay.username} again. Mail that waited for it is on"
+            f"Relay {name} can be used as {relay.username} again. Mail that waited for it is on"
             " its way.",
         )
         try:
