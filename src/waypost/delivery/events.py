@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 from waypost.devices.names import DeviceName, DeviceNames
 from waypost.errors import TemporaryError
 from waypost.mail.message import QueuedMessage, header_fields
+from waypost.mail.standing import standing_of
 from waypost.reading.event import MAX_TEXT, event_of
 from waypost.reading.process import MailReader
 from waypost.reading.values import Attachment, ReadMail
@@ -39,8 +40,8 @@ class EventReader:
         self, message: QueuedMessage, max_text: int = MAX_TEXT, event_type: str = MAIL
     ) -> Event:
         """Raises TemporaryError when the content cannot be opened."""
-        async with _opened(message) as source:
-            mail = await self._reader.read(source)
+        mail = await self.read_mail(message)
+        standing = standing_of(message.prepend)
         return Event(
             mail,
             event_of(
@@ -51,8 +52,16 @@ class EventReader:
                 device=self.device_of(message).name,
                 event_type=event_type,
                 max_text=max_text,
+                more=standing.more,
+                suppressed=standing.suppressed,
+                duplicate_of=standing.duplicate_of,
             ),
         )
+
+    async def read_mail(self, message: QueuedMessage) -> ReadMail:
+        """The mail alone. Raises as `read`."""
+        async with _opened(message) as source:
+            return await self._reader.read(source)
 
     async def has_field(self, message: QueuedMessage, name: str) -> bool:
         """Whether the start of the header has a field (lower case). Raises as `read`."""

@@ -20,6 +20,7 @@ from waypost.net.networks import Networks
 from waypost.routing.groups import DomainGroups, GroupSettings
 from waypost.routing.mailboxes import HUB, POSTMASTER, MailboxNames
 from waypost.routing.patterns import AddressGlob, Glob
+from waypost.routing.storms import StormSettings
 from waypost.routing.targets import Target, rejection
 
 # What stands for the listener of mail that a list sends to its members.
@@ -56,6 +57,8 @@ class Rule:
     header: tuple[tuple[str, Glob], ...] = ()
     larger_than: int | None = None  # octets
     continues: bool = False
+    storm: StormSettings | None = None  # None: all mail goes as it comes
+    duplicates_s: float | None = None  # None: nobody asks whether mail was here before
 
     @property
     def needs_content(self) -> bool:
@@ -147,6 +150,10 @@ class RoutingTable:
         self._mailboxes = mailboxes
         self._gate = gate
         self._mailbox_of_client = mailbox_of_client
+        # How far back the same mail is looked for, by the names of the rules that ask for it.
+        self.duplicates_s = {
+            rule.name: rule.duplicates_s for rule in settings.rules if rule.duplicates_s is not None
+        }
 
     def qualify(self, path: Address | str, arrival: Arrival) -> Address:
         """The address a path means: our own domain where it names none, literals for bare IPs."""
