@@ -232,8 +232,11 @@ class Hub:
             await asyncio.to_thread(self._devices.load)
         except TemporaryError as error:  # mail comes first
             log.event("devices-trouble", why=error)
-        history = History(self._settings.data_dir)
-        self._storms.resume(await asyncio.to_thread(history.held_back, Why.STORM))
+        try:
+            history = History(self._settings.data_dir)
+            self._storms.resume(await asyncio.to_thread(history.held_back, Why.STORM))
+        except TemporaryError as error:  # then windows begin anew, and digests come all the same
+            log.event("storms-forgotten", why=error)
         try:
             await self._renew_certificates(self._settings)
             await self._renewer.configure(self._settings.acme, self._settings.hostname)

@@ -54,9 +54,9 @@ def storm_faults(route: dict[str, Any]) -> Iterator[Fault]:
     kinds = {parse_target(target).kind for target in route["to"]}
     if not kinds & HELD_KINDS:
         yield "storm", "there is nothing to hold back: its targets always get all mail"
-    elif storm.then is Then.DROP and not kinds & KEEPING_KINDS:
+    elif not kinds & KEEPING_KINDS:
         yield (
             "storm",
-            'with then = "drop" mail would be lost: name a mailbox: in the same route, or say'
-            ' then = "digest"',
+            "mail that is held back would be lost but for its subject: add a mailbox: or lmtp:"
+            " target to the route, which gets all",
         )

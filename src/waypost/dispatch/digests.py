@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from waypost.devices.registry import subject_of
-from waypost.dispatch.storms import Storms, Why, suppressed, why_held
+from waypost.dispatch.storms import Storms, Why, held_again, suppressed, why_held
 from waypost.errors import TemporaryError
 from waypost.mail.address import Address
 from waypost.mail.digest import digest_content
-from waypost.mail.envelope import STORM, Envelope, Notify, QueuedRecipient, QueueId, Recipient
+from waypost.mail.envelope import STORM, Body, Envelope, Notify, QueuedRecipient, QueueId, Recipient
 from waypost.mail.message import Content, QueuedMessage, date_field_value
 from waypost.mail.standing import MAX_NAMED, Suppressed, more_fields
 from waypost.observe import Log
@@ -33,8 +33,9 @@ GATHER_S = 1.0
 MAX_IN_ONE = 1_000
 MAX_GATHERED = 5_000
 MAX_OCTETS = 33_554_432
-# After trouble with the store.
+# After trouble with the store, and after a fault of our own.
 AGAIN_S = 1.0
+AFTER_A_BUG_S = 60.0
 
 # The subject is nearly always in here.
 _HEAD_BYTES = 2_048
@@ -151,7 +152,24 @@ class Digests:
             (kept,) = gathering.mails.values()
             self._release(gathering.last, kept.recipients)
         else:
-            self._start(self._send(gathering))
+            self._start(self._send_or_wait(gathering))
+
+    async def _send_or_wait(self, gathering: _Gathering) -> None:
+        """What stops a digest that nobody foresaw must not keep its mail from being seen again."""
+        try:
+            await self._send(gathering)
+        except Exception as error:
+            self._log.event("bug", id=gathering.last.queue_id, task="digest", why=repr(error))
+            now = time.time()
+            settlements = [
+                Settlement(
+                    kept.message,
+                    [held_again(one, now + AFTER_A_BUG_S) for one in kept.recipients],
+                    now,
+                )
+                for kept in gathering.mails.values()
+            ]
+            await self._persist(lambda: self._store.settle_together(settlements))
 
     async def _send(self, gathering: _Gathering) -> None:
         """Until the digest is in the queue, and what it stands for is finished."""
@@ -201,7 +219,8 @@ class Digests:
         """A mail that lists them."""
         key, count = gathering.key, len(gathering.mails)
         recipient = next(iter(gathering.mails.values())).recipients[0].recipient
-        device = self._storms.device_of(gathering.last.arrival)
+        last = gathering.last
+        device = self._storms.device_of(last.arrival)
         queue_id, now = self._store.next_id(), time.time()
         who = device.name if device.name == device.source else f"{device.name} ({device.source})"
         if key.why is Why.HUSH:
@@ -219,7 +238,7 @@ class Digests:
             lines.append(f"and {count - len(named)} more")
         content = digest_content(
             queue_id=queue_id,
-            sender=self._postmaster(gathering.last),
+            sender=self._postmaster(last),
             to=recipient.forward_path,
             date=date_field_value(now),
             subject=subject,
@@ -228,13 +247,14 @@ class Digests:
         return QueuedMessage(
             queue_id=queue_id,
             envelope=Envelope(
-                reverse_path=None,
-                smtputf8=not recipient.forward_path.is_ascii,
+                reverse_path=last.envelope.reverse_path,
+                body=None if content.isascii() else Body.EIGHT_BIT_MIME,
+                smtputf8=last.envelope.smtputf8 or not recipient.forward_path.is_ascii,
                 requiretls=any(
                     kept.message.envelope.requiretls for kept in gathering.mails.values()
                 ),
             ),
-            arrival=gathering.last.arrival._replace(listener=STORM),
+            arrival=last.arrival._replace(listener=STORM),
             content=InlineContent(content),
             prepend=more_fields(count, named),
             accepted_at=now,
@@ -287,7 +307,8 @@ def _named(mails: Sequence[_Kept]) -> list[Suppressed]:
                     head = source.read(_HEAD_BYTES)
             except OSError:
                 head = b""  # it is named without a subject
-        named.append(Suppressed(message.queue_id, message.accepted_at, subject_of(head)))
+        subject = "".join(sign if sign.isprintable() else " " for sign in subject_of(head))
+        named.append(Suppressed(message.queue_id, message.accepted_at, subject))
     return named
 
 

@@ -160,6 +160,9 @@ class Dispatcher:
             is_failure = await self._storms.says_failure(message)
         except TemporaryError:
             is_failure = True  # its transports will say what is wrong with it
+        except Exception as error:
+            self._log.event("bug", id=message.queue_id, task="storms", why=repr(error))
+            is_failure = True
         self._sift(message, is_failure=is_failure)
         self._end_job(message.queue_id)
 

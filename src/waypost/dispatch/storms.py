@@ -38,6 +38,9 @@ from waypost.queue.store import Result
 from waypost.routing.storms import HELD_KINDS, TOLD_KINDS, StormSettings, Then
 from waypost.routing.table import Rule
 
+# Mails that are read at once for what they say; each may hold a file open.
+MAX_READING = 8
+
 _HUSHED_KIND = "notify"
 
 
@@ -85,6 +88,7 @@ class Storms:
         self._events = events
         self._log = log
         self._windows = Windows()
+        self._reading = asyncio.Semaphore(MAX_READING)
         self.configure(rules)
 
     def configure(self, rules: Iterable[Rule]) -> None:
@@ -145,8 +149,12 @@ class Storms:
         for recipient in message.recipients:
             settings = self._settings_for(recipient)
             key = WindowKey(source, recipient.rule)
-            if settings is not None and self._windows.is_full(key, settings, now):
-                return self._windows.has_room_for_failure(key, settings)
+            if (
+                settings is not None
+                and self._windows.is_full(key, settings, now)
+                and self._windows.has_room_for_failure(key, settings)
+            ):
+                return True
         return False
 
     async def says_failure(self, message: QueuedMessage) -> bool:
@@ -154,8 +162,9 @@ class Storms:
 
         Raises TemporaryError when the content cannot be opened.
         """
+        async with self._reading:
+            mail = await self._events.read_mail(message)
         device = self._known(message.arrival)
-        mail = await self._events.read_mail(message)
         if device is None or mail.fault is not None:
             return True
         return judged(device.settings, mail.subject, mail.text).is_failure
@@ -256,6 +265,12 @@ def suppressed(recipient: QueuedRecipient, text: str) -> Result:
     """Finished without having been sent: another mail stands for it."""
     outcome = Outcome(OutcomeKind.SUPPRESSED, Reply(250, text, (0, 0)))
     return Result(recipient, outcome, is_attempt=False)
+
+
+def held_again(recipient: QueuedRecipient, until: float) -> Result:
+    """Held back for the reason that it was."""
+    _, _, text = (recipient.last_reply or "").split(" ", 2)
+    return _held(recipient, text, until)
 
 
 def _result(recipient: QueuedRecipient, settings: StormSettings, window: Window) -> Result:

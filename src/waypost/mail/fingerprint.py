@@ -17,26 +17,27 @@ DEDUPE = "x-waypost-dedupe"
 _MAX_HEADER = 65_536
 # A line that is longer is taken in pieces.
 _MAX_CARRY = 65_536
-_NEAR_TOP = 4_096
+# Of the header of a part; what goes on longer is taken for text.
+_MAX_HEADER_LINES = 100
 _NAMED = ("from", "subject")
-_BOUNDARY_LINE = re.compile(rb"^--[^\r\n]*\r\n|^[ \t]*boundary=[^\r\n]*\r\n", re.M | re.I)
 _BOUNDARY = re.compile(rb"boundary=(?:\"[^\"\r\n]*\"|[^;\s]*)", re.I)
 
 
 def has_dedupe(head: bytes) -> bool:
-    """Whether a content that begins so may have the field; programs write it near the top."""
-    return b"X-Waypost-Dedupe:" in head[:_NEAR_TOP]
+    """Whether the header of a content that begins so may have the field, as programs write it."""
+    return head.find(b"X-Waypost-Dedupe:", 0, head.find(b"\r\n\r\n")) >= 0
 
 
 class Fingerprint:
     """Of one content."""
 
-    __slots__ = ("_carry", "_hash", "_is_in_body", "dedupe")
+    __slots__ = ("_carry", "_hash", "_header_lines", "_is_in_body", "dedupe")
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=16)
         self._carry = b""
         self._is_in_body = False
+        self._header_lines = 0  # how many more the header of a part may have; 0: we are in none
         self.dedupe: bytes | None = None  # the value of DEDUPE; None: there is no such field
 
     def update(self, piece: bytes) -> None:
@@ -75,12 +76,34 @@ class Fingerprint:
         self._hash.update(b"\n")
 
     def _lines(self, lines: bytes) -> None:
-        # Pictures in base64 have neither, and are nearly all of what there is.
-        if (
-            lines.startswith(b"--")
-            or b"\n--" in lines
-            or b"oundary=" in lines
-            or b"OUNDARY=" in lines
-        ):
-            lines = _BOUNDARY.sub(b"", _BOUNDARY_LINE.sub(b"", lines))
-        self._hash.update(lines)
+        """Whole lines of the body, less what stands for nothing but its borders.
+
+        Pictures in base64 have none, and are nearly all of what there is: they are looked over by
+        one search, and never line by line.
+        """
+        begin, size = 0, len(lines)
+        while begin < size:
+            if self._header_lines:
+                begin = self._part_header(lines, begin)
+                continue
+            if lines.startswith(b"--", begin):
+                end = begin
+            else:
+                found = lines.find(b"\n--", begin)
+                end = size if found < 0 else found + 1
+                self._hash.update(memoryview(lines)[begin:end])
+            begin = end
+            if begin < size:  # at a border: a part begins, with a header
+                begin = lines.find(b"\n", begin) + 1 or size
+                self._header_lines = _MAX_HEADER_LINES
+
+    def _part_header(self, lines: bytes, begin: int) -> int:
+        """One line of a part's header; where the next begins."""
+        end = lines.find(b"\n", begin) + 1 or len(lines)
+        line = lines[begin:end]
+        if line.startswith(b"--"):
+            self._header_lines = _MAX_HEADER_LINES
+            return end
+        self._header_lines = 0 if line == b"\r\n" else self._header_lines - 1
+        self._hash.update(_BOUNDARY.sub(b"", line))
+        return end

@@ -133,10 +133,11 @@ ROUTE = Section(
             None,
             "table of messages, per_s and, if wanted, then",
             "[Storm control](../how-to/calm-a-storm.md): of one device at most `messages` in"
-            " `per_s` seconds go to the targets at once; mailbox: and lmtp: get all. The rest"
-            ' goes when the time is over: with then = "digest", the default, as one mail that'
-            ' lists it; "merge": the last of it, for all; "drop": not at all, which needs a'
-            " mailbox: beside. Mail that says failure by the words of `waypost device set` goes"
+            " `per_s` seconds go to the targets at once; mailbox: and lmtp: get all, and"
+            " one of them is needed beside. The rest goes when the time is over: with then ="
+            ' "digest", the default, as one mail that lists it; "merge": the last of it, for'
+            ' all; "drop": not at all. Mail that says failure by the words of'
+            " `waypost device set` goes"
             " at once, up to `messages` more. Absent: all mail goes as it comes.",
         ),
         Key(
