@@ -92,7 +92,7 @@ def test_a_hundred_mails_are_six_events(start_hub: StartHub, server: HookServer)
     assert to_hook["outcome"] == "suppressed"
     assert to_hook["last_reply"] == f"250 2.0.0 Suppressed: {digest['id']} stands for it"
     assert (len(lines_of(hub, "storm-begins")), len(lines_of(hub, "storm-ends"))) == (1, 1)
-    assert "held=95" in lines_of(hub, "storm-ends")[0]
+    assert "mails=95" in lines_of(hub, "storm-ends")[0]
     assert not lines_of(hub, "put-off")
     [device] = hub.json("device", "show", "front-door")
     assert (device["messages"], device["held_back"]) == (100, 95)

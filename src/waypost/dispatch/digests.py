@@ -195,7 +195,7 @@ class Digests:
         self._log.event(
             "digest",
             id=digest.queue_id,
-            client=key.source,
+            device=self._storms.device_of(gathering.last.arrival).slug,
             route=key.route,
             target=key.target,
             mails=len(mails),

@@ -122,8 +122,8 @@ class Storms:
 
     def concerns(self, message: QueuedMessage) -> bool:
         """False for most mail: it goes, and need not be sifted."""
-        if message.arrival.listener == STORM:
-            return False
+        if message.arrival.is_report or message.arrival.listener == STORM:
+            return False  # the hub's own
         if is_duplicate(message.prepend):
             return True
         device = self._known(message.arrival)
@@ -225,20 +225,24 @@ class Storms:
         return window
 
     def _begun(self, arrival: Arrival, key: WindowKey, window: Window) -> None:
-        name = self.device_of(arrival).name
+        left_s = max(window.until - time.time(), 0.0)
         self._log.event(
             "storm-begins",
-            device=name,
-            client=key.source,
+            device=self.device_of(arrival).slug,
+            client=arrival.client_ip,
             route=key.route,
-            until=_clock_text(window.until),
+            seconds=round(left_s, 1),
         )
-        left_s = max(window.until - time.time(), 0.0)
-        asyncio.get_running_loop().call_later(left_s, self._ended, name, key, window)
+        loop = asyncio.get_running_loop()
+        loop.call_later(left_s, self._ended, arrival, key, window)
 
-    def _ended(self, name: str, key: WindowKey, window: Window) -> None:
+    def _ended(self, arrival: Arrival, key: WindowKey, window: Window) -> None:
         self._log.event(
-            "storm-ends", device=name, client=key.source, route=key.route, held=window.held
+            "storm-ends",
+            device=self.device_of(arrival).slug,
+            client=arrival.client_ip,
+            route=key.route,
+            mails=window.held,
         )
 
     def _settings_for(self, recipient: QueuedRecipient) -> StormSettings | None:

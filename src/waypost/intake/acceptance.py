@@ -385,7 +385,8 @@ class Acceptance:
         within_s = 0.0
         if fingerprint is not None:
             wanted = self.table.duplicates_s
-            within_s = max(wanted.get(queued.rule, 0.0) for queued in message.recipients)
+            asked = [wanted.get(queued.rule, 0.0) for queued in message.recipients]
+            within_s = max(asked, default=0.0)
         elif not arrival.trusted or not has_dedupe(head):
             return message, None
         else:
