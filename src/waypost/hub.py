@@ -53,10 +53,12 @@ from waypost.devices.watch import Watch
 from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
+from waypost.dispatch.storms import Storms, Why
 from waypost.errors import ConfigError, TemporaryError, WaypostError
 from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.door import Door
+from waypost.intake.duplicates import Duplicates
 from waypost.intake.logins import Logins
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener
@@ -135,6 +137,7 @@ class Hub:
             hostname=settings.hostname,
             senders=self._senders,
             on_received=self._devices.took,
+            duplicates=Duplicates(lambda: self._device_names),
             log=log,
         )
         self._door = Door(self._acceptance, lambda: self._settings.limits)
@@ -188,6 +191,13 @@ class Hub:
             "notify": self._notify,
         }
         self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
+        self._storms = Storms(
+            settings.routing.rules,
+            names=lambda: self._device_names,
+            devices=self._devices,
+            events=events,
+            log=log,
+        )
         self._dispatcher = Dispatcher(
             self._store,
             transports,
@@ -200,6 +210,8 @@ class Hub:
             ),
             retry=lambda: self._settings.retry,
             paces=self._paces,
+            storms=self._storms,
+            share=self._share,
             log=log,
         )
         self._control = ControlServer(
@@ -231,6 +243,11 @@ class Hub:
             await asyncio.to_thread(self._devices.load)
         except TemporaryError as error:  # mail comes first
             log.event("devices-trouble", why=error)
+        try:
+            history = History(self._settings.data_dir)
+            self._storms.resume(await asyncio.to_thread(history.held_back, Why.STORM))
+        except TemporaryError as error:  # then windows begin anew, and digests come all the same
+            log.event("storms-forgotten", why=error)
         try:
             await self._renew_certificates(self._settings)
             await self._renewer.configure(self._settings.acme, self._settings.hostname)
@@ -311,6 +328,7 @@ class Hub:
         self._smtp.demands.policy = policy
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
+        self._storms.configure(settings.routing.rules)
         await self._configure_mqtt(settings)
         self._mqtt_events.settings = settings.mqtt_events
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)

@@ -286,6 +286,9 @@ def test_event_of() -> None:
         "severity": "warning",
         "tags": ["garden"],
         "url": "https://hub.example/mail/0ABC",
+        "more": None,
+        "suppressed": [],
+        "duplicate_of": None,
     }
 
 
