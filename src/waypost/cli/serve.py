@@ -43,7 +43,8 @@ def _serve(parsed: argparse.Namespace) -> int:
         text = reason_of(error) if isinstance(error, OSError) else str(error)
         complain(text)
         if isinstance(error, OSError) and "cannot bind" in text:
-            complain("choose another address or port with [[listener]] bind = […]")
+            where = "[http]" if "[http]" in text else "[[listener]]"
+            complain(f"choose another address or port with {where} bind = […]")
         return EXIT_USAGE
     return EXIT_YES
 

@@ -23,6 +23,7 @@ from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxSettings
 from waypost.routing.table import RoutingSettings
 from waypost.tls.settings import TlsSettings
+from waypost.web.settings import ApiToken, HttpSettings, InboundHook
 
 DEFAULT_LISTENERS = (
     ListenerSettings("smtp", ("0.0.0.0:2525", "[::]:2525"), "hub"),
@@ -59,5 +60,8 @@ class Settings:
     senders: SenderPolicy = field(default_factory=SenderPolicy)
     mqtt: MqttSettings | None = None  # None: there is no broker
     devices: tuple[DeviceSettings, ...] = ()
+    http: HttpSettings = field(default_factory=HttpSettings)
+    api_tokens: tuple[ApiToken, ...] = ()
+    inbound: tuple[InboundHook, ...] = ()
     log_as_json: bool = False
     source: Path | None = None  # None: no configuration file

@@ -49,6 +49,12 @@ MAX_RESPONSE_BYTES = 65_536
 # Characters of what a server says that are passed on.
 MAX_WORDS = 120
 
+# Mail made by HTTP says in this field by which hook, and behind how many others; an event of it
+# says so too.
+HOOKS_FIELD = "X-Waypost-HTTP"
+HOOKS_HEADER = "X-Waypost-Hooks"
+_HOOKS = re.compile(r"; hooks=([0-9]{1,4})")
+
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: come back later.
 _LATER = frozenset({408, 425, 429})
@@ -119,15 +125,15 @@ class WebhookTransport:
             return [_outcome(reply)] * len(job.recipients)
         event = await self._events.read(job.message, hook.settings.max_text)
         attached = await self._attached(hook.settings, job.message, event)
+        passed = _HOOKS.search(await self._events.field(job.message, HOOKS_FIELD.lower()) or "")
         outcomes: list[Outcome] = []
         for recipient in job.recipients:
             address = str(recipient.recipient.forward_path)
             values = {**event.json, "recipient": address, **attached}
             body = await asyncio.to_thread(_encoded, values)
             try:
-                outcome = await self._posted(
-                    hook, f"{job.message.queue_id}-{recipient.number}", body
-                )
+                key = f"{job.message.queue_id}-{recipient.number}"
+                outcome = await self._posted(hook, key, passed[1] if passed else None, body)
             except ConnectForbidden as error:
                 self._log.event("forbidden", id=job.message.queue_id, to=job.target, why=error)
                 text = f"webhook {name} leads to where it may not; the hub's log says more"
@@ -181,8 +187,11 @@ class WebhookTransport:
                 entry["data_base64"] = encoded.decode("ascii")
         return {"attachments": entries}
 
-    async def _posted(self, hook: _Hook, key: str, body: bytes) -> Outcome:
-        """What one request came to. Raises as `HttpClient.fetch`."""
+    async def _posted(self, hook: _Hook, key: str, passed: str | None, body: bytes) -> Outcome:
+        """What one request came to. Raises as `HttpClient.fetch`.
+
+        `passed`: how many hooks the mail has come through; None: it was no hook's.
+        """
         settings = hook.settings
         timestamp = str(int(time.time()))
         headers = {
@@ -190,6 +199,8 @@ class WebhookTransport:
             "Idempotency-Key": key,
             "X-Waypost-Timestamp": timestamp,
         }
+        if passed is not None:
+            headers[HOOKS_HEADER] = passed
         if settings.secret is not None:
             headers["X-Waypost-Signature"] = signature(settings.secret, timestamp, body)
         try:
