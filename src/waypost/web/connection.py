@@ -127,6 +127,8 @@ class Connection:
         return self._request(event)
 
     def _request(self, head: h11.Request) -> Request:
+        if head.http_version >= b"2":
+            raise refused(505, "this is for HTTP/1.1")
         headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
         if head.http_version < b"1.1" and "transfer-encoding" in headers:
             raise refused(400, "HTTP/1.0 has no Transfer-Encoding")  # RFC 9112 §6.1
@@ -152,7 +154,7 @@ class Connection:
         if len(length := headers.get("content-length", "0")) > 15 or int(length) > limit:
             raise too_large
         if self._engine.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(status_code=100, headers=[])
+            go_on = h11.InformationalResponse(status_code=100, reason=phrase(100), headers=[])
             await self._write(self._engine.send(go_on) or b"")
         body = bytearray()
         began_at = time.monotonic()
