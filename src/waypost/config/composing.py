@@ -20,7 +20,7 @@ from waypost.intake.senders import LiteralSender, SenderPolicy
 from waypost.intake.smtp_listener import ListenerSettings, split_bind
 from waypost.intake.tokens import TokenSettings
 from waypost.mail.address import Domain, IPAddress
-from waypost.mqtt.settings import MqttSettings
+from waypost.mqtt.settings import MqttSettings, Subscription
 from waypost.net.gateways import masking_gateways
 from waypost.net.networks import Networks
 from waypost.queue.retry import RetrySettings
@@ -144,7 +144,7 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             LiteralSender(values["policy"]["literal_sender"]),
             Networks(values["policy"]["vouchers"]),
         ),
-        mqtt=_mqtt(values["mqtt"]),
+        mqtt=_mqtt(values["mqtt"], values["mqtt.subscribe"]),
         devices=tuple(
             DeviceSettings(device["address"], device["name"], device["kind"])
             for device in values["device"]
@@ -170,11 +170,21 @@ def _acme(acme: dict[str, Any]) -> AcmeSettings | None:
     )
 
 
-def _mqtt(mqtt: dict[str, Any]) -> MqttSettings | None:
+def _mqtt(mqtt: dict[str, Any], subscriptions: list[dict[str, Any]]) -> MqttSettings | None:
     if mqtt["url"] is None:
         return None
     given = {key: value for key, value in mqtt.items() if not key.startswith("password")}
-    return MqttSettings(**given, password=mqtt["password"] or mqtt["password_file"])
+    return MqttSettings(
+        **given,
+        password=mqtt["password"] or mqtt["password_file"],
+        subscribe=tuple(
+            Subscription(
+                *(entry["topic"], entry["qos"], entry["from"], entry["to"], entry["route"]),
+                *(entry["subject"], entry["text"]),
+            )
+            for entry in subscriptions
+        ),
+    )
 
 
 def masked_by(networks: dict[str, Any]) -> frozenset[IPAddress]:

@@ -33,6 +33,9 @@ class Sink:
 
     abort = close
 
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        return {"peername": ("10.0.0.1", 1883), "sockname": ("10.0.0.2", 40000)}[name]
+
 
 def opened(version: str = "5") -> tuple[Session, Sink]:
     settings = MqttSettings(BrokerUrl.parse("mqtt://10.0.0.1"), version=version)
