@@ -26,7 +26,7 @@ from waypost.cli.output import (
     say_json,
     table,
 )
-from waypost.cli.submission import draft
+from waypost.cli.submission import draft, new_fields
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
 from waypost.delivery.credentials import Credentials
@@ -356,6 +356,7 @@ def _message(settings: Settings, relay: Relay, to: Address) -> QueuedMessage:
         to=[to],
         subject=f"Test of relay {relay.name}",
         text=f"This message was sent by: waypost relay test {relay.name}\n",
+        fields=new_fields(sender),
     )
     arrival = Arrival("local", None, None, "", "command line", trusted=True)
     target = str(Target("relay", relay.name))

@@ -22,7 +22,7 @@ from waypost.cli.output import (
     say,
     say_json,
 )
-from waypost.cli.submission import running_hub, submit
+from waypost.cli.submission import new_fields, running_hub, submit
 from waypost.errors import AddressError, HubUnreachable, WaypostError
 from waypost.mail.address import Address, AddressLiteral, Domain
 from waypost.mail.composing import AttachedFile, compose
@@ -168,4 +168,5 @@ def _compose(parsed: argparse.Namespace, sender: Address | None, to: list[Addres
         subject=parsed.subject,
         text=sys.stdin.read() if parsed.body == "-" else parsed.body,
         attachments=attachments,
+        fields=new_fields(sender),
     )

@@ -63,8 +63,9 @@ class Door:
         sender = _path(request.sender or default_sender)
         if isinstance(sender, Reply):
             return sender
+        # A submission: acceptance adds what a message needs and this one lacks (RFC 6409 §8).
         transaction = self._acceptance.mail(
-            arrival, MailRequested(sender, Body.EIGHT_BIT_MIME, smtputf8=True), "hub"
+            arrival, MailRequested(sender, Body.EIGHT_BIT_MIME, smtputf8=True), "submission"
         )
         if isinstance(transaction, Reply):
             return _about(sender, transaction)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from email import policy
 from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from typing import NamedTuple
 
 from waypost.mail.address import Address
@@ -42,7 +41,8 @@ def compose(
     """The message, with CRLF at the ends of its lines. Slow for large files.
 
     `sender` None: there is no From, as in mail from nobody. What a field or a text cannot hold is
-    replaced. `fields` are added to the header section.
+    replaced. `fields` are added to the header section; Date and Message-ID, where acceptance does
+    not add them (RFC 6409 §8), are among them.
     """
     addresses = [*to] if sender is None else [sender, *to]
     is_ascii = all(address.is_ascii for address in addresses)
@@ -51,10 +51,6 @@ def compose(
         message["From"] = str(sender)
     message["To"] = ", ".join(map(str, to))
     message["Subject"] = in_field(subject)
-    message["Date"] = formatdate(localtime=True)
-    message["Message-ID"] = make_msgid(
-        domain=str(sender.domain) if sender is not None and is_ascii else "waypost.invalid"
-    )
     for name, value in fields:
         message[name] = in_field(value)
     message.set_content(_NOT_IN_TEXT.sub("\ufffd", text))

@@ -32,8 +32,6 @@ def test_a_text_with_files() -> None:
     assert message["From"] == str(ANN)
     assert message["To"] == str(BOB)
     assert message["Subject"] == "Grüße"
-    assert message["Date"]
-    assert message["Message-ID"].endswith("@[192.0.2.1]>")
     assert message["X"] is None
     found = [(p.get_filename(), p.get_content_type()) for p in message.iter_attachments()]
     assert found == [
@@ -63,7 +61,7 @@ def test_nothing_that_is_put_in_makes_a_field_or_an_end(
     assert max(map(len, content.split(b"\r\n"))) <= 998
     message = read(content)
     assert set(message.keys()) <= {
-        *("From", "To", "Subject", "Date", "Message-ID", "X-Key"),
+        *("From", "To", "Subject", "X-Key"),
         *("MIME-Version", "Content-Type", "Content-Transfer-Encoding"),
     }
     assert str(message["To"]) == str(BOB)
