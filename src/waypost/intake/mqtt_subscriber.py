@@ -1,7 +1,9 @@
 """Mail from MQTT: messages go in by the door, and the broker may forget them when they are durable.
 
-One after the other, as MQTT has its acknowledgements (MQTT 5 §4.6). A message the hub cannot keep
-now waits without one, and all behind it; what can never be taken is acknowledged and told of.
+One after the other, each topic in its turn: one that floods does not hold up the rest. So
+acknowledgements have the order of messages within a topic only; MQTT 5 §4.6 wants it for all, and
+brokers go by packet ids. A message the hub cannot keep now waits without one, as do the others;
+what can never be taken is acknowledged and told of.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from waypost.intake.topic_rates import TopicRates
 from waypost.mail.envelope import Arrival
 from waypost.mail.reply import Reply
 from waypost.mqtt.inbound import Purpose, Request, answer_topic
-from waypost.mqtt.message import Message, Received
+from waypost.mqtt.message import MAX_IN_HAND, Message, Received
 from waypost.mqtt.settings import MqttSettings
 from waypost.observe import Log
 
@@ -31,7 +33,7 @@ LISTENER = "mqtt"
 SENDER = "mqtt"
 
 # Messages that wait here, and their octets together; one may always.
-MAX_WAITING = 256
+MAX_WAITING = MAX_IN_HAND
 MAX_HELD = 32 << 20
 # Between tries, when the store is full or away: twice as long after each.
 FIRST_WAIT_S = 0.5
@@ -71,7 +73,8 @@ class MqttSubscriber:
         self._connect_again = connect_again
         self._log = log
         self._rates = TopicRates(log)
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # by topic, in turn
+        self._count = 0  # of those, and of the one under way
         self._held = 0  # octets of those
         self._news = asyncio.Event()
         self._closing = asyncio.Event()
@@ -98,7 +101,9 @@ class MqttSubscriber:
             if received.qos:
                 self._let_go = received.is_void
             return
-        self._waiting.append(_Waiting(received, purpose, settings))
+        one = _Waiting(received, purpose, settings)
+        self._waiting.setdefault(received.topic, deque()).append(one)
+        self._count += 1
         self._held += len(received.payload)
         self._news.set()
 
@@ -108,12 +113,15 @@ class MqttSubscriber:
             await self._news.wait()
             self._news.clear()
             while self._waiting:
-                one = self._waiting.popleft()
+                topic, row = self._waiting.popitem(last=False)
+                one = row.popleft()
+                if row:
+                    self._waiting[topic] = row
                 self._idle.clear()
                 try:
                     await self._settle(one)
                 finally:
-                    self._held -= len(one.received.payload)
+                    self._drop(one)
                     self._idle.set()
             if self._is_letting_go():
                 await self._connect_again()
@@ -129,12 +137,21 @@ class MqttSubscriber:
     def _has_room(self, octets: int) -> bool:
         if self._is_letting_go():
             return False  # in order, all behind one that was let go
-        for one in [one for one in self._waiting if one.is_lost()]:
-            self._waiting.remove(one)
-            self._held -= len(one.received.payload)
-        return len(self._waiting) < MAX_WAITING and (
-            not self._held or self._held + octets <= MAX_HELD
-        )
+        if self._is_full(octets):
+            for topic, row in list(self._waiting.items()):
+                for one in [one for one in row if one.is_lost()]:
+                    row.remove(one)
+                    self._drop(one)
+                if not row:
+                    del self._waiting[topic]
+        return not self._is_full(octets)
+
+    def _is_full(self, octets: int) -> bool:
+        return bool(self._count) and (self._count >= MAX_WAITING or self._held + octets > MAX_HELD)
+
+    def _drop(self, one: _Waiting) -> None:
+        self._count -= 1
+        self._held -= len(one.received.payload)
 
     def _is_letting_go(self) -> bool:
         if self._let_go is not None and self._let_go():

@@ -310,6 +310,7 @@ class Bridge:
         if _is_good(ended) and topic_filter in self._notes.filters:
             self._notes.filters.remove(topic_filter)
             self._notes.touch()
+            self._changed.set()
 
     def _received(self, received: Received) -> None:
         settings = self._settings

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from waypost.errors import TemporaryError
 from waypost.mail.address import IPAddress
 
-# What a broker may send us before it has to wait for an acknowledgement, and how much at once:
-# files of a message for mail are in base64.
-MAX_IN_HAND = 16
+# What a broker may send us before it has to wait for an acknowledgement: many, so that those of one
+# topic do not hold up the others. And how much at once: files of a message for mail are in base64.
+MAX_IN_HAND = 1_000
 MAX_PACKET = 24 << 20
 
 

@@ -7,6 +7,7 @@ paho that is replaced is `_create_socket`: see docs/decisions/0019.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
@@ -21,6 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from waypost.errors import PeerUnreachable
 from waypost.mail.address import as_value
+from waypost.mqtt.inbound import purpose_of
 from waypost.mqtt.message import MAX_IN_HAND, MAX_PACKET, Message, PublishRefused, Received
 from waypost.mqtt.settings import MqttSettings
 
@@ -30,6 +32,7 @@ KEEPALIVE_S = 30
 _LOOK_S = 5.0
 # The broker keeps what comes for a hub that is away for so long.
 LASTING_S = 7 * 86_400
+_MAX_ECHOES = 64
 _PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 
@@ -101,6 +104,8 @@ class Session(asyncio.Protocol):
         self._accepted: asyncio.Future[None] = loop.create_future()
         self._over: asyncio.Future[str] = loop.create_future()  # why it ended
         self.max_packet: int | None = None  # octets the broker takes at once; None: not said
+        # What of ours a broker without "no local" will send us.
+        self._echoes: deque[tuple[str, bytes]] = deque(maxlen=_MAX_ECHOES)
         self.is_resumed = False  # True: the broker knew us, and kept what came meanwhile
 
     async def begin(self) -> None:
@@ -121,6 +126,8 @@ class Session(asyncio.Protocol):
         """
         if self._engine is None or self._over.done():
             raise PeerUnreachable("the connection to the MQTT broker is lost")
+        if self._settings.version != "5" and purpose_of(self._settings, message.topic) is not None:
+            self._echoes.append((message.topic, message.payload))
         properties: Properties | None = None
         if message.correlation is not None and self._settings.version == "5":
             properties = _properties(PacketTypes.PUBLISH, CorrelationData=message.correlation)
@@ -301,11 +308,16 @@ class Session(asyncio.Protocol):
         except UnicodeDecodeError:  # no topic (MQTT 5 §4.7.3), and it would come again and again
             acknowledge()
             return
+        payload = bytes(message.payload)
+        if (topic, payload) in self._echoes:
+            self._echoes.remove((topic, payload))
+            acknowledge()
+            return
         properties = message.properties
         assert self._transport is not None
         self._on_message(
             Received(
-                *(topic, bytes(message.payload), message.qos, message.retain),
+                *(topic, payload, message.qos, message.retain),
                 *(message.mid, message.dup),
                 getattr(properties, "ResponseTopic", None),
                 getattr(properties, "CorrelationData", None),
