@@ -147,7 +147,7 @@ class Consistency:
                 if any(parse_target(target).kind == "mqtt" for target in route["to"] or ()):
                     self._fault(("route", index, "to"), "an mqtt: target needs mqtt.url")
             if values["mqtt.subscribe"]:
-                self._fault(("mqtt", "subscribe"), "needs mqtt.url, too")
+                self._fault(("mqtt", "subscribe"), "needs mqtt.url")
             return
         self._check_subscriptions(values)
         if mqtt["password"] and mqtt["password_file"]:

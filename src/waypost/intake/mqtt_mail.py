@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from hashlib import sha256
 from typing import Any
@@ -18,8 +19,9 @@ FIELD = "X-Waypost-MQTT"
 MAX_TRANSACTION = 4_096
 
 _MAX_SUBJECT = 200
-# Levels of a topic that templates know.
+# Levels of a topic that templates know, and octets of a payload that is looked at as JSON.
 _MAX_LEVELS = 32
+_MAX_JSON = 1 << 20
 
 
 def request_of(purpose: Purpose, received: Received) -> SendRequest:
@@ -81,8 +83,8 @@ def _values(topic: str, text: str, payload: bytes) -> dict[str, object]:
     values: dict[str, object] = {"topic": topic, "payload": text}
     for number, level in enumerate(topic.split("/", _MAX_LEVELS)[:_MAX_LEVELS]):
         values[f"topic.{number}"] = level
-    try:
-        values["json"] = read_json(payload)
-    except RequestRefused:  # then it is a text, and what a template wants of it is empty
-        values["json"] = None
+    # What is a text, or JSON that is too large, has no values: templates find them empty.
+    if len(payload) <= _MAX_JSON:
+        with contextlib.suppress(RequestRefused):
+            values["json"] = read_json(payload)
     return values

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from waypost.intake.door import Door
 from waypost.intake.mqtt_mail import FIELD, answer_to, mark_of, request_of
 from waypost.intake.requests import RequestRefused
-from waypost.intake.topic_rates import TopicRates
+from waypost.intake.topic_rates import MAX_TOPIC, TopicRates
 from waypost.mail.envelope import Arrival
 from waypost.mail.reply import Reply
 from waypost.mqtt.inbound import Purpose, Request, answer_topic
@@ -50,6 +50,13 @@ class _Waiting(NamedTuple):
     received: Received
     purpose: Purpose
     settings: MqttSettings
+
+    @property
+    def octets(self) -> int:
+        """What it takes to keep it; all of this is as long as others like."""
+        one = self.received
+        beside = len(one.response_topic or "") + len(one.correlation or b"")
+        return len(one.topic) + len(one.payload) + beside
 
     def is_lost(self) -> bool:
         """True when the broker will send it again, by another connection."""
@@ -97,14 +104,14 @@ class MqttSubscriber:
         elif not self._rates.takes(received.topic):
             received.acknowledge()
             return
-        if not self._has_room(len(received.payload)):
+        one = _Waiting(received, purpose, settings)
+        if not self._has_room(one.octets):
             if received.qos:
                 self._let_go = received.is_void
             return
-        one = _Waiting(received, purpose, settings)
         self._waiting.setdefault(received.topic, deque()).append(one)
         self._count += 1
-        self._held += len(received.payload)
+        self._held += one.octets
         self._news.set()
 
     async def run(self) -> None:
@@ -151,7 +158,7 @@ class MqttSubscriber:
 
     def _drop(self, one: _Waiting) -> None:
         self._count -= 1
-        self._held -= len(one.received.payload)
+        self._held -= one.octets
 
     def _is_letting_go(self) -> bool:
         if self._let_go is not None and self._let_go():
@@ -161,6 +168,7 @@ class MqttSubscriber:
     async def _settle(self, one: _Waiting) -> None:
         """Try until the message is mail, or is known not to become any."""
         received = one.received
+        topic = received.topic[:MAX_TOPIC]
         wait_s = FIRST_WAIT_S
         while not (one.is_lost() or self._closing.is_set()):
             reply, transaction = await self._submit(one)
@@ -168,7 +176,7 @@ class MqttSubscriber:
             if reply.is_transient and reply.status is not None and reply.status[0] == 3:
                 if not self._is_told:
                     self._is_told = True
-                    self._log.event("mqtt-mail-waits", topic=received.topic, why=reply)
+                    self._log.event("mqtt-mail-waits", topic=topic, why=reply)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await self._closing.wait()
@@ -176,7 +184,7 @@ class MqttSubscriber:
                 continue
             self._is_told = False
             if not reply.is_positive:
-                self._log.event("mqtt-mail-refused", topic=received.topic, why=reply)
+                self._log.event("mqtt-mail-refused", topic=topic, why=reply)
             answer: Message | None = None
             if isinstance(one.purpose, Request):
                 answer = Message(
@@ -203,7 +211,7 @@ class MqttSubscriber:
         except RequestRefused as refused:
             return Reply(501, str(refused), (5, 4)), refused.transaction
         except Exception as error:  # or a message that hits a fault would stop the hub for ever
-            self._log.event("bug", task="mail from MQTT", topic=received.topic, why=repr(error))
+            self._log.event("bug", task="mail from MQTT", why=repr(error))
             return _FAULT, None
         return reply, request.transaction
 

@@ -11,8 +11,9 @@ from waypost.observe import Log
 # messages for a hub that is away, and they are to get through.
 AT_ONCE = 1_000
 PER_MINUTE = 300
-# Topics beyond these are counted as one.
+# Topics beyond these are counted as one, and so are those that begin with the same characters.
 MAX_TOPICS = 1_000
+MAX_TOPIC = 200
 # A topic's messages that are left out are told of so often, and counted in between.
 TELL_S = 60.0
 
@@ -47,6 +48,7 @@ class TopicRates:
     def takes(self, topic: str) -> bool:
         """Count a message; False: there are too many, and this one is to be left out."""
         now = self._clock()
+        topic = topic[:MAX_TOPIC]
         rate = self._rates.get(topic)
         if rate is None:
             rate = self._new(topic, now)
