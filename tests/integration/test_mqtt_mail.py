@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from email import message_from_bytes, policy
@@ -20,6 +21,7 @@ from tests.fault.small_disk import small_disk
 from tests.support.hub import Hub
 from tests.support.mail import submit
 from tests.support.mosquitto import PASSWORD, USER, Listener, Mosquitto, json_of
+from tests.support.postfix import install
 from tests.support.toml import retry, route
 from tests.support.waiting import wait_until
 
@@ -412,12 +414,34 @@ def test_subscriptions_end_with_their_settings(start_hub: StartHub, broker: Mosq
     assert len(hub.mailbox("ops")) == 1
 
 
-def test_a_subscription_the_broker_refuses_is_told(start_hub: StartHub) -> None:
-    acl = f"topic readwrite #\nuser {USER}\ntopic readwrite waypost/#\n"
-    with Mosquitto(has_login=True, acl=acl) as broker:
+def test_the_rules_of_the_how_to(start_hub: StartHub) -> None:
+    """Its ACL lets each do what it says, by its commands, and no more."""
+    install("mosquitto-clients")
+    text = Path("docs/how-to/mqtt-and-home-assistant.md").read_text()
+    acl = re.search(r"```\n(user waypost\n.*?)```", text, re.DOTALL)
+    assert acl is not None
+    rules = acl[1].replace("user waypost", f"user {USER}")
+    with Mosquitto(has_login=True, acl=rules) as broker:
+        for name in ("plc1", "billing"):
+            add = ["mosquitto_passwd", "-b", str(broker.directory / "passwords"), name, name]
+            subprocess.run(add, check=True, timeout=20)
+        broker.stop()
+        broker.start()
+
+        def publish(name: str, topic: str, payload: str) -> None:
+            login = ["-h", "127.0.0.1", "-p", str(broker.port), "-u", name, "-P", name]
+            command = ["mosquitto_pub", *login, "-q", "1", "-V", "5", "-t", topic, "-m", payload]
+            subprocess.run(command, timeout=20, check=False)
+
         login = f'username = "{USER}"\npassword = "{PASSWORD}"'
-        hub = start_hub(config(broker, f"{login}\n{subscribe('$SYS/broker/log/#')}"))
-        with broker.listener(ANSWER) as listener:
-            is_in(hub)
-            ask(listener, request("x"))
-            assert answers(listener)[0]["status"] == "ok"
+        hub = start_hub(config(broker, f"{login}\n{subscribe('plant/+/alarm')}"))
+        is_in(hub)
+        publish("billing", "waypost/send/ops", "billing may not")
+        publish("plc1", REQUEST, json.dumps(request("plc1 may not")))
+        publish("plc1", "plant/x/alarm", "nor this")
+        publish("plc1", "waypost/send/ops", "plc1 may")
+        hub.wait_for_mail("ops")
+        publish("billing", REQUEST, json.dumps(request("billing may")))
+        subjects = {str(parsed(raw)["Subject"]) for raw in hub.wait_for_mail("ops", 2)}
+        assert subjects == {"plc1 may", "billing may"}
+        assert "mqtt-refused" not in hub.log_text()

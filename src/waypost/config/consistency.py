@@ -173,7 +173,10 @@ class Consistency:
             topic = entry["topic"]
             if topic is None:
                 continue
-            if topic.split("/")[0] == base:
+            if topic.startswith("$share/"):
+                # MQTT 5 §3.8.3.1: those cannot leave out what the hub itself publishes.
+                self._fault((*path, "topic"), "a shared subscription would miss messages")
+            elif topic.split("/")[0] == base:
                 self._fault((*path, "topic"), f"{base}/… is the hub's own: see mqtt.requests")
             for other in filters:
                 if overlap(topic, other):

@@ -133,6 +133,7 @@ def test_topics_that_become_mail(tmp_path: Path) -> None:
         ('topic = "a"\nto = ["a@b.test"]\nroute = "ops"', 3, "either to or route"),
         ('topic = "a"\nroute = "none"', 5, "no [[route]] named 'none'"),
         ('topic = "waypost/x"\nto = ["a@b.test"]', 4, "the hub's own"),
+        ('topic = "$share/g/a"\nto = ["a@b.test"]', 4, "shared"),
         ('topic = "a"\nto = ["a@b.test"]\nqos = 2', 6, "0 or 1"),
         ('topic = "a"\nto = ["a@b.test"]\nqos = true', 6, "0 or 1"),
         ('topic = "a"\nto = ["a@b.test"]\nsubject = "$other"', 6, "unknown: $other"),
