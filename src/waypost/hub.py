@@ -166,7 +166,11 @@ class Hub:
             on_mail=self._from_mqtt.take,
             log=log,
         )
-        events = EventReader(self._reader, lambda: self._device_names)
+        events = EventReader(
+            self._reader, lambda: self._device_names, lambda: self._settings.web_url
+        )
+        self._mqtt_events = MqttTransport(self._mqtt, events)
+        self._mqtt_events.settings = settings.mqtt_events
         self._webhooks = WebhookTransport(
             events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
         )
@@ -180,7 +184,7 @@ class Hub:
             "relay": self._smtp,
             "direct": self._smtp,
             "list": lists,
-            "mqtt": MqttTransport(self._mqtt, events),
+            "mqtt": self._mqtt_events,
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
             "webhook": self._webhooks,
@@ -312,6 +316,7 @@ class Hub:
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
         await self._configure_mqtt(settings)
+        self._mqtt_events.settings = settings.mqtt_events
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
         self._notify.configure(settings.notify)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]

@@ -348,10 +348,11 @@ def test_more_than_may_wait_comes_again(
         hub = Hub(directory, config(broker, version="3.1.1"))
         with hub, broker.listener(ANSWER) as listener:
             is_in(hub)
+            file = {"name": "a", "data_base64": base64.b64encode(bytes(4_000_000)).decode()}
             ballast.fill()
             before = psutil.Process(hub.pid).memory_info().rss
             for number in range(12):
-                ask(listener, request(f"r{number}", text="line\n" * 1_000_000))
+                ask(listener, request(f"r{number}", attachments=[file]))
             hub.wait_for_log("mqtt-mail-waits")
             listener.settle()
             assert psutil.Process(hub.pid).memory_info().rss - before < 100 << 20

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from waypost.dns.resolver import Resolver
 from waypost.errors import PeerUnreachable, TemporaryError
 from waypost.mqtt import topics
 from waypost.mqtt.broker import Broker
+from waypost.mqtt.happening import Happening, messages_of, note
 from waypost.mqtt.inbound import Purpose, filters_of, purpose_of
 from waypost.mqtt.message import Message, Received
 from waypost.mqtt.notes import MAX_DEVICES, NOTES_FILE, Noted, Notes
@@ -33,26 +33,6 @@ SAVE_S = 5.0
 _MAX_SLEEP_S = 60.0
 # Topic and properties of a message beside its payload, more than enough.
 _FRAME_OCTETS = 1_024
-
-
-class Picture(NamedTuple):
-    """Raw octets of an image file."""
-
-    type: str  # media type
-    octets: bytes
-
-
-class Happening(NamedTuple):
-    """One mail of a device, as it is to be published."""
-
-    slug: str
-    name: str
-    source: str  # what the device is known by
-    model: str | None
-    kind: str
-    at: float  # when it was accepted
-    event: Mapping[str, object]
-    picture: Picture | None
 
 
 class Bridge:
@@ -188,7 +168,6 @@ class Bridge:
         """What is true with this mail; on disk before it is said, where it has to end again."""
         notes = self._notes
         now = time.time()
-        at = min(happening.at, now)
         device = notes.devices.get(happening.slug)
         is_news = device is None
         if device is None:
@@ -198,25 +177,7 @@ class Bridge:
             device = Noted(happening.slug, happening.name, happening.source)
             notes.devices[device.slug] = device
             self._publish(topics.bridge_info(settings.base, len(notes.devices)))
-        until = at + settings.reset_after_s
-        before = device.kinds.get(happening.kind)
-        is_news = is_news or before is None or (not before and until > now)
-        if before is None:
-            device.kinds[happening.kind] = 0.0
-        if until > now:
-            # Mail that waited in the queue for longer is no motion now.
-            device.kinds[happening.kind] = max(until, before or 0.0)
-        looks = (happening.name, happening.source, happening.model)
-        image_type = device.image_type if happening.picture is None else happening.picture.type
-        if is_news or (device.name, device.source, device.model, device.image_type) != (
-            *looks,
-            image_type,
-        ):
-            is_news = True
-            device.name, device.source, device.model = looks
-            device.image_type = image_type
-        if at >= device.last_seen:
-            device.last_seen, device.last_event = at, happening.kind
+        is_news = note(device, happening, now, settings.reset_after_s) or is_news
         notes.touch()
         self._changed.set()
         if is_news:
@@ -228,24 +189,11 @@ class Bridge:
     def _messages(
         self, happening: Happening, device: Noted, settings: MqttSettings
     ) -> list[Message]:
-        """In an order in which the event comes last: what it sets off may look at the rest."""
-        base, kept = settings.base, settings.retain
-        messages = [topics.availability(base, device, is_retained=kept)]
+        """As `messages_of`; what the broker does not take is logged."""
         picture = happening.picture
-        if picture is not None:
-            if self._takes(len(picture.octets)):
-                messages.append(topics.image(base, device, picture.octets, is_retained=kept))
-            else:
-                self._log.event(
-                    "mqtt-image-left-out", device=device.slug, octets=len(picture.octets)
-                )
-        messages.append(self._state(device, settings))
-        messages.append(topics.kind_state(base, device, happening.kind, is_retained=kept))
-        event = topics.happened(base, device, happening.event)
-        if not self._takes(len(event.payload)):
-            event = topics.happened(base, device, _shortened(happening.event))
-        messages.append(event)
-        return messages
+        if picture is not None and not self._takes(len(picture.octets)):
+            self._log.event("mqtt-image-left-out", device=device.slug, octets=len(picture.octets))
+        return messages_of(happening, device, settings, self._takes)
 
     def _takes(self, octets: int) -> bool:
         """Will the broker take so many? One that will not ends the session (MQTT 5 §3.1.2.11)."""
@@ -383,20 +331,6 @@ def _filters(settings: MqttSettings) -> list[str]:
     """All a session of these settings is subscribed to."""
     own = [topics.status_topic(settings.discovery)] if settings.discovery else []
     return [*own, *filters_of(settings)]
-
-
-def _shortened(event: Mapping[str, object]) -> dict[str, object]:
-    """Without what a sender can make long."""
-    return {
-        **event,
-        "subject": str(event["subject"])[:100],
-        "text": "",
-        "text_truncated": True,
-        "from": None,
-        "to": [],
-        "message_id": None,
-        "attachments": [],
-    }
 
 
 def _is_good(ended: asyncio.Future[None]) -> bool:

@@ -34,4 +34,5 @@ SECTIONS: tuple[Section, ...] = (
     place.LIMITS,
     onward.RETRY,
     place.LOG,
+    place.HTTP,
 )
