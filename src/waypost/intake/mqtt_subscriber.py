@@ -37,7 +37,7 @@ MAX_WAITING = MAX_IN_HAND
 MAX_HELD = 32 << 20
 # Between tries, when the store is full or away: twice as long after each.
 FIRST_WAIT_S = 0.5
-MAX_WAIT_S = 10.0
+MAX_WAIT_S = 30.0
 # Messages that were durable when their connection was lost.
 _MAX_TAKEN = 16
 
