@@ -36,7 +36,7 @@ from waypost.app import (
 from waypost.config.load import load_settings
 from waypost.config.settings import Settings
 from waypost.control import ControlServer
-from waypost.delivery.credentials import what_to_do
+from waypost.delivery.credentials import LostLogin
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.events import EventReader
 from waypost.delivery.list import ListTransport
@@ -53,10 +53,12 @@ from waypost.devices.watch import Watch
 from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
+from waypost.dispatch.storms import Storms, Why
 from waypost.errors import ConfigError, TemporaryError, WaypostError
 from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.door import Door
+from waypost.intake.duplicates import Duplicates
 from waypost.intake.logins import Logins
 from waypost.intake.mqtt_subscriber import MqttSubscriber
 from waypost.intake.senders import Senders
@@ -115,7 +117,12 @@ class Hub:
         self._renewer = self._make_renewer()
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
-        self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
+        self._store = SqliteStore(
+            settings.data_dir,
+            self._spool,
+            self._writer_lost,
+            on_unreadable=lambda queue_id, why: log.event("unreadable", id=queue_id, why=why),
+        )
         self._logins = Logins(make_accounts(settings), log)
         self._senders = Senders(
             settings.senders,
@@ -131,6 +138,7 @@ class Hub:
             hostname=settings.hostname,
             senders=self._senders,
             on_received=self._devices.took,
+            duplicates=Duplicates(lambda: self._device_names),
             log=log,
         )
         self._door = Door(self._acceptance, lambda: self._settings.limits)
@@ -191,6 +199,13 @@ class Hub:
             "notify": self._notify,
         }
         self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
+        self._storms = Storms(
+            settings.routing.rules,
+            names=lambda: self._device_names,
+            devices=self._devices,
+            events=events,
+            log=log,
+        )
         self._dispatcher = Dispatcher(
             self._store,
             transports,
@@ -203,6 +218,8 @@ class Hub:
             ),
             retry=lambda: self._settings.retry,
             paces=self._paces,
+            storms=self._storms,
+            share=self._share,
             log=log,
         )
         self._control = ControlServer(
@@ -234,6 +251,11 @@ class Hub:
             await asyncio.to_thread(self._devices.load)
         except TemporaryError as error:  # mail comes first
             log.event("devices-trouble", why=error)
+        try:
+            history = History(self._settings.data_dir)
+            self._storms.resume(await asyncio.to_thread(history.held_back, Why.STORM))
+        except TemporaryError as error:  # then windows begin anew, and digests come all the same
+            log.event("storms-forgotten", why=error)
         try:
             await self._renew_certificates(self._settings)
             await self._renewer.configure(self._settings.acme, self._settings.hostname)
@@ -315,6 +337,7 @@ class Hub:
         self._smtp.demands.policy = policy
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
+        self._storms.configure(settings.routing.rules)
         await self._configure_mqtt(settings)
         self._mqtt_events.settings = settings.mqtt_events
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
@@ -490,24 +513,22 @@ class Hub:
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
         return frozenset(bound for listener in self._listeners for bound in listener.bound)
 
-    async def _relay_login_changed(self, relay: Relay, is_lost: bool, why: str) -> None:
+    async def _relay_login_changed(self, relay: Relay, lost: LostLogin | None) -> None:
         """Tell the operator; when the login is back, its mail goes at once."""
         name = relay.name
-        if is_lost:
-            assert relay.oauth is not None  # only those can be lost
+        if lost is not None:
             await self._alarms.tell(
                 relay.alarm,
                 f"Mail waits: the login of relay {name} is lost",
-                f"{relay.oauth.token_url} refuses to give relay {name} a token for"
-                f" {relay.username}:\n\n{why}\n\nNothing is lost: mail for the relay stays in"
-                " the queue until there is a token again. What to do on the hub:"
-                f" {what_to_do(name, relay.oauth)}.",
+                f"{lost.what}:\n\n{lost.why}\n\nNothing is lost: mail for the relay stays in"
+                f" the queue until the login works again. What to do: {lost.advice}.\n\n"
+                f"waypost relay test {name} says, step by step, what comes of it.",
             )
             return
         await self._alarms.tell(
             relay.alarm,
             f"The login of relay {name} is back",
-            f"Relay {name} has a token for {relay.username} again. Mail that waited for it is on"
+            f"Relay {name} can be used as {relay.username} again. Mail that waited for it is on"
             " its way.",
         )
         try:

@@ -41,6 +41,8 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             targets=tuple(parse_target(target) for target in route["to"]),
             **route["match"],
             continues=route["continue"],
+            storm=route["storm"],
+            duplicates_s=route["duplicates_s"],
         )
         for route in values["route"]
     )

@@ -13,6 +13,7 @@ from waypost.config.reading import Values
 from waypost.config.relays import relay_faults
 from waypost.config.schema import SECTIONS
 from waypost.config.settings import DEFAULT_LISTENERS
+from waypost.config.storms import storm_faults
 from waypost.devices.names import RESERVED, slug
 from waypost.mail.address import IPAddress
 from waypost.mqtt.filters import overlap
@@ -48,6 +49,8 @@ class Consistency:
                     ("route", index, "match"),
                     f"there is no listener {name!r}; known: {', '.join(sorted(listeners))}",
                 )
+            for key, problem in storm_faults(route):
+                self._fault(("route", index, key), problem)
         self._check_logins(values)
         self._check_tokens(values["tokens"])
         self._check_targets(values)

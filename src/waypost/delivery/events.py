@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 from waypost.devices.names import DeviceName, DeviceNames
 from waypost.errors import TemporaryError
 from waypost.mail.message import QueuedMessage, header_fields
+from waypost.mail.standing import standing_of
 from waypost.reading.event import MAX_TEXT, event_of, page_of
 from waypost.reading.process import MailReader
 from waypost.reading.values import Attachment, ReadMail
@@ -62,8 +63,8 @@ class EventReader:
         self, message: QueuedMessage, max_text: int = MAX_TEXT, event_type: str = MAIL
     ) -> Event:
         """Raises TemporaryError when the content cannot be opened."""
-        async with _opened(message) as source:
-            mail = await self._reader.read(source)
+        mail = await self.read_mail(message)
+        standing = standing_of(message.prepend)
         web_url = self._web_url()
         return Event(
             mail,
@@ -76,8 +77,16 @@ class EventReader:
                 event_type=event_type,
                 url=None if web_url is None else page_of(web_url, message.queue_id),
                 max_text=max_text,
+                more=standing.more,
+                suppressed=standing.suppressed,
+                duplicate_of=standing.duplicate_of,
             ),
         )
+
+    async def read_mail(self, message: QueuedMessage) -> ReadMail:
+        """The mail alone. Raises as `read`."""
+        async with _opened(message) as source:
+            return await self._reader.read(source)
 
     async def has_field(self, message: QueuedMessage, name: str) -> bool:
         """Whether the start of the header has a field (lower case). Raises as `read`."""
