@@ -60,6 +60,7 @@ from waypost.intake.acceptance import Acceptance
 from waypost.intake.door import Door
 from waypost.intake.duplicates import Duplicates
 from waypost.intake.logins import Logins
+from waypost.intake.mqtt_subscriber import MqttSubscriber
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener
 from waypost.intake.visitors import Visitors
@@ -169,10 +170,17 @@ class Hub:
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
         self._device_names = make_device_names(settings, self._devices)
+        self._from_mqtt = MqttSubscriber(
+            self._door,
+            say=lambda message: self._mqtt.say(message),
+            connect_again=lambda: self._mqtt.connect_again(),
+            log=log,
+        )
         self._mqtt = Bridge(
             *(settings.data_dir, self._gate),
             resolver=lambda: self._smtp.resolver,
             on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
+            on_mail=self._from_mqtt.take,
             log=log,
         )
         events = EventReader(
@@ -276,6 +284,7 @@ class Hub:
             await self._configure_mqtt(self._settings)
             self._spawn(self._mqtt.run(), "mqtt")
             self._spawn(self._mqtt.watch(), "mqtt states")
+            self._spawn(self._from_mqtt.run(), "mail from mqtt")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -457,6 +466,7 @@ class Hub:
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
         drains = (listener.drain(limit_s) for listener in self._listeners)
         await asyncio.gather(self._web.drain(limit_s), *drains)
+        await self._from_mqtt.close(limit_s)
         self._logins.close()
         for task in self._background:
             task.cancel()

@@ -62,7 +62,7 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
         )
         for entry in values["list"]
     )
-    mqtt, mqtt_events = mqtt_of(values["mqtt"])
+    mqtt, mqtt_events = mqtt_of(values["mqtt"], values["mqtt.subscribe"])
     return Settings(
         data_dir=data_dir.absolute(),
         hostname=hostname,
