@@ -44,6 +44,7 @@ from waypost.delivery.maildir import MaildirTransport
 from waypost.delivery.mqtt import MqttTransport
 from waypost.delivery.notify import NotifyTransport
 from waypost.delivery.pace import Paces
+from waypost.delivery.publish import PublishTransport
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.transport import Transport
 from waypost.delivery.webhook import WebhookTransport
@@ -175,6 +176,7 @@ class Hub:
             "reject": RejectTransport(),
             "webhook": self._webhooks,
             "notify": self._notify,
+            "publish": PublishTransport(self._mqtt, events),
         }
         self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
         self._dispatcher = Dispatcher(
@@ -284,6 +286,7 @@ class Hub:
             )
             self._own_changed.set()
         self._gate.trusted = Networks(settings.trusted)
+        self._devices.configure(settings.devices)
         mailboxes = MailboxNames(settings.mailboxes)
         mailboxes.carry_over(self._mailboxes)
         self._mailboxes = mailboxes
@@ -373,8 +376,7 @@ class Hub:
         self._listeners.append(listener)
 
     def _make_table(self, settings: Settings) -> RoutingTable:
-        own, devices = self._own, self._devices
-        return make_table(settings, own, self._mailboxes, self._gate, devices.mailbox_of)
+        return make_table(settings, self._own, self._mailboxes, self._gate, self._devices)
 
     def _make_renewer(self) -> Renewer:
         # As make_keeper.
@@ -500,15 +502,14 @@ class Hub:
 
     async def _send_to_mqtt(self) -> None:
         """The broker is back: events are worth most at once."""
-        targets = {target for rule in self._settings.routing.rules for target in rule.targets}
         try:
-            for target in targets:
-                if target.kind == "mqtt":
-                    await self._send_waiting(str(target))
+            for kind in ("mqtt", "publish"):
+                await self._send_waiting(kind)
         except TemporaryError as error:  # as above
             self._log.event("mqtt-retry-trouble", why=error)
 
     async def _send_waiting(self, target: str) -> None:
+        """`target`: one, or all of a kind."""
         history = History(self._settings.data_dir)
         waiting = await asyncio.to_thread(history.waiting_for, target)
         await self._store.act(Action.RETRY, waiting)

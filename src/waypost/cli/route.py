@@ -87,7 +87,7 @@ def _route(parsed: argparse.Namespace) -> int:
     gate = make_gate(settings, own, lambda: configured_places(settings))
     devices = make_registry(settings)
     devices.load()
-    table = make_table(settings, own, make_mailbox_names(settings), gate, devices.mailbox_of)
+    table = make_table(settings, own, make_mailbox_names(settings), gate, devices)
     arrival = Arrival(
         protocol="ESMTP",
         client_ip=client,

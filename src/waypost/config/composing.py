@@ -28,6 +28,7 @@ from waypost.routing.groups import GroupSettings
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
 from waypost.routing.targets import parse_target
+from waypost.routing.topics import TopicSettings
 from waypost.tls.settings import TlsSettings
 
 
@@ -78,6 +79,7 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             groups=GroupSettings(
                 addresses["groups"], addresses["names"], addresses["moved"], extra_own
             ),
+            topics=_topics(values["mqtt"]),
         ),
         mailboxes=MailboxSettings(
             auto_create=mailboxes["auto_create"],
@@ -146,7 +148,9 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
         ),
         mqtt=_mqtt(values["mqtt"]),
         devices=tuple(
-            DeviceSettings(device["address"], device["name"], device["kind"])
+            DeviceSettings(
+                *(device["address"], device["name"], device["kind"], device["command_topic"])
+            )
             for device in values["device"]
         ),
         log_as_json=values["log"]["format"] == "json",
@@ -175,6 +179,12 @@ def _mqtt(mqtt: dict[str, Any]) -> MqttSettings | None:
         return None
     given = {key: value for key, value in mqtt.items() if not key.startswith("password")}
     return MqttSettings(**given, password=mqtt["password"] or mqtt["password_file"])
+
+
+def _topics(mqtt: dict[str, Any]) -> TopicSettings | None:
+    if mqtt["url"] is None:
+        return None
+    return TopicSettings(mqtt["base"], mqtt["discovery"], mqtt["mailbox"], mqtt["topics"])
 
 
 def masked_by(networks: dict[str, Any]) -> frozenset[IPAddress]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from waypost.acme.settings import AUTO, LETS_ENCRYPT
 from waypost.delivery.notice import checked_template
+from waypost.devices.names import check_name
 from waypost.dns.resolver import SYSTEM, split_server
 from waypost.errors import AddressError
 from waypost.http.url import Url
@@ -25,6 +26,8 @@ from waypost.mail.address import (
     IPAddress,
     as_value,
 )
+from waypost.mqtt.filters import read_filter
+from waypost.mqtt.publication import Publication
 from waypost.mqtt.settings import BrokerUrl, read_base, read_prefix
 from waypost.net.networks import Networks
 from waypost.routing.patterns import AddressGlob, Glob
@@ -378,6 +381,27 @@ def read_topic_base(value: Any) -> str:
 
 def read_topic_prefix(value: Any) -> str:
     return read_prefix(read_any_text(value))
+
+
+def read_topic_filter(value: Any) -> str:
+    return read_filter(read_text(value))
+
+
+def read_publication(value: Any) -> str:
+    return str(Publication.parse(read_text(value)))
+
+
+def read_mailbox_label(value: Any) -> str:
+    text = read_text(value)
+    if LABEL.fullmatch(text) is None:
+        raise ValueError(f"{text!r}: expected letters, digits, - and _, 48 at most")
+    return text
+
+
+def read_device_name(value: Any) -> str:
+    text = read_text(value)
+    check_name(text)
+    return text
 
 
 def read_addresses(value: Any) -> tuple[IPAddress, ...]:

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from waypost.devices.names import DeviceName, DeviceNames
 from waypost.errors import TemporaryError
-from waypost.mail.message import QueuedMessage, header_fields
+from waypost.mail.message import QueuedMessage, decoded_fields, header_fields
 from waypost.reading.event import MAX_TEXT, event_of
 from waypost.reading.process import MailReader
 from waypost.reading.values import Attachment, ReadMail
@@ -56,12 +56,21 @@ class EventReader:
 
     async def has_field(self, message: QueuedMessage, name: str) -> bool:
         """Whether the start of the header has a field (lower case). Raises as `read`."""
+        return bool(await self.values(message, name))
+
+    async def values(self, message: QueuedMessage, name: str) -> list[str]:
+        """What fields of that name (lower case) in the start of the header say, decoded.
+
+        Raises as `read`.
+        """
         async with _opened(message) as source:
             if isinstance(source, bytes):
                 head = source[:_HEAD_OCTETS]
             else:
                 head = await asyncio.to_thread(source.read, _HEAD_OCTETS)
-        return any(found == name for found, _ in header_fields(head))
+        if not any(found == name for found, _ in header_fields(head)):
+            return []
+        return [value for found, value in decoded_fields(head) if found == name]
 
     def device_of(self, message: QueuedMessage) -> DeviceName:
         """Who sent it."""

@@ -79,4 +79,9 @@ class Desk:
 
 def device_row(device: Device) -> dict[str, Any]:
     """A device for programs."""
-    return {"ip": str(device.ip), **device.settings.as_json(), **device.seen_as_json()}
+    return {
+        "ip": str(device.ip),
+        **device.settings.as_json(),
+        **{key: getattr(device, key) for key in ("name", "kind", "command_topic")},
+        **device.seen_as_json(),
+    }

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from shlex import quote
 from typing import BinaryIO
 
 from waypost.devices.device import MAX_TEXT, Device
@@ -161,7 +162,7 @@ class Watch:
             subject,
             f"{_described(device)} is expected to send mail every {span_text(settings.expect_s)}"
             " and has not.\n\nThis is said once; there will be word when it is back. What it did"
-            f" last: waypost device show {device.label} --dialogue",
+            f" last: waypost device show {quote(device.label)} --dialogue",
         )
 
     async def _say_back(self, device: Device) -> None:
@@ -245,10 +246,10 @@ class Watch:
 
 def _described(device: Device) -> str:
     words = [f"The device {device.label}"]
-    if device.settings.name is not None:
+    if device.name is not None:
         words.append(f"at {device.ip}")
-    if device.settings.kind is not None:
-        words.append(f"({device.settings.kind})")
+    if device.kind is not None:
+        words.append(f"({device.kind})")
     return " ".join(words)
 
 

@@ -32,6 +32,8 @@ _MAX_SLEEP_S = 60.0
 # Topic and properties of a message beside its payload, more than enough.
 _FRAME_OCTETS = 1_024
 
+_NO_BROKER = "there is no MQTT broker: mqtt.url is not set"
+
 
 class Picture(NamedTuple):
     """Raw octets of an image file."""
@@ -144,7 +146,7 @@ class Bridge:
         """Publish; back when the broker has all of it. Raises TemporaryError."""
         settings = self._settings
         if settings is None:
-            raise TemporaryError("there is no MQTT broker: mqtt.url is not set")
+            raise TemporaryError(_NO_BROKER)
         try:
             await self._broker.ready(READY_S)
             device = await self._note(happening, settings)
@@ -156,6 +158,20 @@ class Bridge:
             except BaseException:
                 device.count -= 1  # it comes again
                 raise
+        except PeerUnreachable:
+            self._has_deferred = True
+            raise
+
+    async def publish(self, message: Message) -> None:
+        """What a mail says, on a topic of others; back when the broker has it.
+
+        Raises TemporaryError.
+        """
+        if self._settings is None:
+            raise TemporaryError(_NO_BROKER)
+        try:
+            await self._broker.ready(READY_S)
+            await self._broker.publish_all([message])
         except PeerUnreachable:
             self._has_deferred = True
             raise
@@ -215,7 +231,7 @@ class Bridge:
         messages = [topics.availability(base, device, is_retained=kept)]
         picture = happening.picture
         if picture is not None:
-            if self._takes(len(picture.octets)):
+            if self.takes(len(picture.octets)):
                 messages.append(topics.image(base, device, picture.octets, is_retained=kept))
             else:
                 self._log.event(
@@ -224,13 +240,13 @@ class Bridge:
         messages.append(self._state(device, settings))
         messages.append(topics.kind_state(base, device, happening.kind, is_retained=kept))
         event = topics.happened(base, device, happening.event)
-        if not self._takes(len(event.payload)):
+        if not self.takes(len(event.payload)):
             event = topics.happened(base, device, _shortened(happening.event))
         messages.append(event)
         return messages
 
-    def _takes(self, octets: int) -> bool:
-        """Will the broker take so many? One that will not ends the session (MQTT 5 §3.1.2.11)."""
+    def takes(self, octets: int) -> bool:
+        """Will the broker take so many? One that will not ends the session (MQTT 5 §3.2.2.3.6)."""
         most = self._broker.max_packet
         return most is None or octets + _FRAME_OCTETS <= most
 

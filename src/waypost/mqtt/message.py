@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from waypost.errors import TemporaryError
 
+# The user property (MQTT 5 §3.3.2.3.7) that says which mail a message was made of.
+MARK = "waypost-id"
+
 
 class PublishRefused(TemporaryError):
     """The broker does not take a message; the operator has to let it."""
@@ -19,3 +22,4 @@ class Message(NamedTuple):
     topic: str
     payload: bytes
     is_retained: bool
+    mark: str | None = None  # of the mail it was made of, in the user property MARK; None: of none

@@ -12,11 +12,12 @@ from typing import Any, cast
 
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from waypost.errors import PeerUnreachable
-from waypost.mqtt.message import Message, PublishRefused
+from waypost.mqtt.message import MARK, Message, PublishRefused
 from waypost.mqtt.settings import MqttSettings
 
 # Without traffic the broker hears from us this often, and then sends our will after half as long
@@ -112,7 +113,13 @@ class Session(asyncio.Protocol):
         """
         if self._engine is None or self._over.done():
             raise PeerUnreachable("the connection to the MQTT broker is lost")
-        info = self._engine.publish(message.topic, message.payload, 1, message.is_retained)
+        properties: Properties | None = None
+        if message.mark is not None and self._settings.version == "5":
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.UserProperty = (MARK, message.mark)
+        info = self._engine.publish(
+            message.topic, message.payload, 1, message.is_retained, properties
+        )
         # Those beyond the window of what is under way wait within paho.
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE):
             raise PeerUnreachable("the connection to the MQTT broker is lost")

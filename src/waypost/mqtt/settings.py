@@ -66,6 +66,8 @@ class MqttSettings:
     retain: bool = True  # states and pictures stay with the broker
     reset_after_s: float = RESET_AFTER_S
     image_bytes: int = IMAGE_BYTES  # larger pictures are left out
+    mailbox: str = ""  # in front of topics in addresses; empty: mail names none
+    topics: tuple[str, ...] = ()  # filters: which topics those may be
 
 
 def read_base(text: str) -> str:

@@ -1,0 +1,75 @@
+"""The transport of ``publish:`` targets: what a mail says, on a topic of others.
+
+Nothing that was cut short is published: half a command may be another one.
+"""
+
+from __future__ import annotations
+
+import json
+
+from waypost.delivery.events import Event, EventReader
+from waypost.delivery.mqtt import FROM_MQTT
+from waypost.delivery.transport import DeliveryJob, failed
+from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient
+from waypost.mail.reply import Reply
+from waypost.mqtt.bridge import Bridge
+from waypost.mqtt.message import Message
+from waypost.mqtt.publication import Payload, Publication
+from waypost.reading.values import Limits
+from waypost.routing.targets import Target
+
+# What a holiday responder writes (RFC 3834 §5); other automatic mail, cron's too, is published.
+_AUTOMATIC_REPLY = "auto-replied"
+
+
+class PublishTransport:
+    """One mail for one topic becomes one message, whoever its recipients are."""
+
+    def __init__(self, bridge: Bridge, events: EventReader) -> None:
+        self._bridge = bridge
+        self._events = events
+
+    def destination(self, target: Target, recipient: QueuedRecipient) -> str:
+        """See Transport."""
+        return str(target)
+
+    def window(self) -> int:
+        """See Transport. OFF must not overtake ON."""
+        return 1
+
+    async def deliver(self, job: DeliveryJob) -> list[Outcome]:
+        """See Transport. Raises TemporaryError for the job as a whole."""
+        reply = await self._published(job, Publication.parse(job.target.argument))
+        return [Outcome.of(reply, success=OutcomeKind.DELIVERED)] * len(job.recipients)
+
+    async def _published(self, job: DeliveryJob, publication: Publication) -> Reply:
+        message, topic = job.message, publication.topic
+        if topic in await self._events.values(message, FROM_MQTT):
+            return Reply(250, "It came from this topic: not published again", (0, 0))
+        for value in await self._events.values(message, "auto-submitted"):
+            if value.partition(";")[0].strip().lower() == _AUTOMATIC_REPLY:
+                return Reply(250, "An automatic reply: not published", (0, 0))
+        event = await self._events.read(message, Limits().text)
+        if publication.payload is not Payload.EVENT:
+            if event.mail.fault is not None:
+                return failed(f"not published, as not all can be read: {event.mail.fault}", (6, 0))
+            if event.json["text_truncated"]:
+                return failed("not published, as the text is too long", (3, 4))
+        payload = _payload(event, publication.payload)
+        if not self._bridge.takes(len(payload)):
+            return failed("not published, as the broker takes no message of this size", (3, 4))
+        await self._bridge.publish(Message(topic, payload, False, mark=message.queue_id))
+        return Reply(250, f"Published, {len(payload)} octets", (0, 0))
+
+
+def _payload(event: Event, payload: Payload) -> bytes:
+    text = event.mail.text.strip()
+    match payload:
+        case Payload.TEXT:
+            return text.encode()
+        case Payload.LINE:
+            return text.partition("\n")[0].rstrip().encode()
+        case Payload.SUBJECT:
+            return event.mail.subject.strip().encode()
+        case Payload.EVENT:
+            return json.dumps(event.json, ensure_ascii=True).encode()
