@@ -61,7 +61,7 @@ from waypost.intake.logins import Logins
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener
 from waypost.intake.visitors import Visitors
-from waypost.mail.address import IPAddress
+from waypost.mail.address import IPAddress, ip_text
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
 from waypost.mqtt.bridge import Bridge
@@ -146,7 +146,10 @@ class Hub:
             self._store, table=lambda: self._table, mailboxes=lambda: self._mailboxes, log=log
         )
         self._reader = MailReader()
-        self._watch = Watch(self._devices, self._alarms.tell, self._reader, log)
+        self._watch = Watch(
+            *(self._devices, self._alarms.tell, self._reader, log),
+            on_silence=lambda: self._mqtt.note_silence(self._silent_slugs()),
+        )
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
@@ -338,7 +341,28 @@ class Hub:
 
     async def _configure_mqtt(self, settings: Settings) -> None:
         names = self._device_names = make_device_names(settings, self._devices)
-        await self._mqtt.configure(settings.mqtt, lambda source: names.called(source).slug)
+        await self._mqtt.configure(
+            settings.mqtt,
+            lambda source: names.called(source).slug,
+            kinds=self._event_kinds(settings),
+            silent=self._silent_slugs,
+        )
+
+    def _event_kinds(self, settings: Settings) -> set[str]:
+        """All that `mqtt:` targets say mail means."""
+        targets = [target for rule in settings.routing.rules for target in rule.targets]
+        alarms = [device.settings.alarm for device in self._devices.all()]
+        targets += [alarm for alarm in alarms if alarm is not None]
+        return {target.argument for target in targets if target.kind == "mqtt"}
+
+    def _silent_slugs(self) -> set[str]:
+        """Devices whose mail is overdue; of one with several addresses, at all that are watched."""
+        awaited: dict[str, bool] = {}
+        for device in self._devices.all():
+            if device.settings.expect_s is not None:
+                name = self._device_names.called(ip_text(device.ip)).slug
+                awaited[name] = awaited.get(name, True) and device.is_silent
+        return {name for name, is_silent in awaited.items() if is_silent}
 
     def _say_masked(self, settings: Settings) -> None:
         trusted = Networks(settings.trusted)

@@ -193,9 +193,10 @@ def test_mail_waits_while_the_broker_is_dead_and_other_mail_does_not(
 def test_what_came_from_the_topic_does_not_go_back(start_hub: StartHub, broker: Mosquitto) -> None:
     hub = start_hub(config(broker))
     with broker.listener("pump/#") as listener:
-        send(hub, content=mail("round", fields=("X-Waypost-MQTT: pump/set",)))
+        send(hub, content=mail("round", fields=("X-Waypost-MQTT: 1 (pump/set)",)))
+        send(hub, content=mail("of any", fields=("X-Waypost-MQTT: 1",)))
         send(hub, content=mail("on holiday", fields=("Auto-Submitted: auto-replied",)))
-        send(hub, content=mail("other", fields=("X-Waypost-MQTT: pump/other",)))
+        send(hub, content=mail("other", fields=("X-Waypost-MQTT: 1 (pump/other)",)))
         send(hub, content=mail("cron", fields=("Auto-Submitted: auto-generated",)))
         done_with(hub)
         listener.settle()

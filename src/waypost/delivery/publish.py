@@ -6,6 +6,7 @@ Nothing that was cut short is published: half a command may be another one.
 from __future__ import annotations
 
 import json
+import re
 
 from waypost.delivery.events import Event, EventReader
 from waypost.delivery.mqtt import FROM_MQTT
@@ -20,6 +21,8 @@ from waypost.routing.targets import Target
 
 # What a holiday responder writes (RFC 3834 §5); other automatic mail, cron's too, is published.
 _AUTOMATIC_REPLY = "auto-replied"
+# How the mark of mail made of a message ends: with the topic, or the beginning of a long one.
+_BY_TOPIC = re.compile(r"\((.+)\)$")
 
 
 class PublishTransport:
@@ -44,8 +47,9 @@ class PublishTransport:
 
     async def _published(self, job: DeliveryJob, publication: Publication) -> Reply:
         message, topic = job.message, publication.topic
-        if topic in await self._events.values(message, FROM_MQTT):
-            return Reply(250, "It came from this topic: not published again", (0, 0))
+        for value in await self._events.values(message, FROM_MQTT):
+            if _may_come_from(topic, value):
+                return Reply(250, "It came from MQTT, by this topic: not published", (0, 0))
         for value in await self._events.values(message, "auto-submitted"):
             if value.partition(";")[0].strip().lower() == _AUTOMATIC_REPLY:
                 return Reply(250, "An automatic reply: not published", (0, 0))
@@ -60,6 +64,12 @@ class PublishTransport:
             return failed("not published, as the broker takes no message of this size", (3, 4))
         await self._bridge.publish(Message(topic, payload, False, mark=message.queue_id))
         return Reply(250, f"Published, {len(payload)} octets", (0, 0))
+
+
+def _may_come_from(topic: str, value: str) -> bool:
+    """By the mark of a mail that was made of a message; one without a topic may be of any."""
+    named = _BY_TOPIC.search(value)
+    return named is None or topic.startswith(named[1])
 
 
 def _payload(event: Event, payload: Payload) -> bytes:

@@ -65,8 +65,12 @@ class Watch:
         *,
         clock: Callable[[], float] = time.monotonic,
         pause_s: float = PAUSE_S,
+        on_silence: Callable[[], None] = lambda: None,
     ) -> None:
-        """`tell` puts an alarm into the queue; `reader` is closed by whoever made it."""
+        """`tell` puts an alarm into the queue; `reader` is closed by whoever made it; `on_silence`
+        is called when others are silent than before.
+        """
+        self._on_silence = on_silence
         self._registry = registry
         self._tell = tell
         self._log = log
@@ -84,6 +88,7 @@ class Watch:
         if device.is_silent:
             device.is_silent = False
             self._back.append(device)
+            self._on_silence()
         if not device.settings.judges_mail:
             return
         if self._mails.qsize() >= MAX_WAITING:
@@ -114,6 +119,7 @@ class Watch:
         now = self._clock()
         for device in [entry for entry in self._registry.all() if self._is_too_silent(entry, now)]:
             device.is_silent = True
+            self._on_silence()
             await self._say_silent(device)
         for report in list(self._reports.values()):
             await self._say_report(report)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ from waypost.observe import Log
 READY_S = 3.0
 # Counts and times are written down this often; that a device is ON, at once.
 SAVE_S = 5.0
+# A broker that is left has so long to take back what it keeps.
+FAREWELL_S = 10.0
 # Sleeping longer would miss that the clock was set.
 _MAX_SLEEP_S = 60.0
 # Topic and properties of a message beside its payload, more than enough.
@@ -74,6 +76,7 @@ class Bridge:
         self._settings: MqttSettings | None = None  # None: no broker is configured
         self._changed = asyncio.Event()
         self._on_back = on_back
+        self._silent: frozenset[str] = frozenset()  # slugs
         self._has_deferred = True  # mail may wait for a session, also since an earlier run
         self._broker = Broker(
             gate,
@@ -88,13 +91,21 @@ class Bridge:
         return self._settings
 
     async def configure(
-        self, settings: MqttSettings | None, source_to_slug: Callable[[str], str]
+        self,
+        settings: MqttSettings | None,
+        source_to_slug: Callable[[str], str],
+        *,
+        kinds: Collection[str],
+        silent: Callable[[], Collection[str]],
     ) -> None:
-        """Go by these settings; `source_to_slug` says what a device is called now.
+        """Go by these settings; `source_to_slug` says what a device is called now, `kinds` what
+        mail may mean now, `silent` who is overdue, see `note_silence`.
 
         Devices that have another name, or lie elsewhere, are taken away from where they were.
         """
-        notes = self._notes
+        notes, old = self._notes, self._settings
+        if old is not None and (settings is None or settings.url != old.url):
+            await self._leave_nothing(old)
         if settings is None:
             self._settings = None
             await self._broker.configure(None, "", Message("", b"", True))
@@ -103,10 +114,16 @@ class Bridge:
             self._is_loaded = True
             if (trouble := await asyncio.to_thread(notes.load)) is not None:
                 self._log.event("mqtt-notes-trouble", why=trouble)
+        if notes.broker not in ("", str(settings.url)):
+            self._left_behind(notes.broker, "mqtt.url was changed while the hub was not there")
+        notes.broker = str(settings.url)
         self._move(settings)
         for device in list(notes.devices.values()):
-            if source_to_slug(device.source) != device.slug:
+            if source_to_slug(device.source) == device.slug:
+                self._drop_kinds(device, kinds)
+            else:
                 self._remove(device)
+        self.note_silence(silent())
         notes.touch()
         await self._save()
         self._settings = settings
@@ -114,7 +131,24 @@ class Bridge:
         await self._broker.configure(settings, notes.client_id, will)
         if self._broker.is_connected:  # still: it is told the rest when it is connected to
             self._forget_gone()
+            for device in notes.devices.values():
+                if device.dropped:
+                    self._announce(device, settings)
         self._changed.set()
+
+    def note_silence(self, silent: Collection[str]) -> None:
+        """From now on these devices, by slug, are overdue, and others are not."""
+        self._silent = frozenset(silent)
+        for device in self._notes.devices.values():
+            is_silent = device.slug in self._silent
+            if is_silent == device.is_silent:
+                continue
+            device.is_silent = is_silent
+            self._notes.touch()
+            self._changed.set()
+            if self._settings is not None:
+                base, kept = self._settings.base, self._settings.retain
+                self._publish(topics.availability(base, device, is_retained=kept))
 
     async def run(self) -> None:
         """Keep the connection, until cancelled."""
@@ -194,6 +228,7 @@ class Bridge:
                 self._remove(notes.oldest())
                 self._forget_gone()
             device = Noted(happening.slug, happening.name, happening.source)
+            device.is_silent = device.slug in self._silent
             notes.devices[device.slug] = device
             self._publish(topics.bridge_info(settings.base, len(notes.devices)))
         until = at + settings.reset_after_s
@@ -219,8 +254,7 @@ class Bridge:
         self._changed.set()
         if is_news:
             await notes.save()
-            if settings.discovery:
-                self._publish(topics.discovery(settings.base, settings.discovery, device))
+            self._announce(device, settings)
         return device
 
     def _messages(
@@ -282,8 +316,7 @@ class Bridge:
         if prefix:
             self._publish(topics.bridge_discovery(base, prefix))
         for device in self._notes.devices.values():
-            if prefix:
-                self._publish(topics.discovery(base, prefix, device))
+            self._announce(device, settings)
             self._publish(topics.availability(base, device, is_retained=kept))
             self._publish(self._state(device, settings))
             for kind in device.kinds:
@@ -309,6 +342,57 @@ class Bridge:
                 found = [topic for topic in found if topic.startswith(f"{notes.prefix}/device/")]
             notes.gone += found
         notes.base, notes.prefix = settings.base, settings.discovery
+
+    async def _leave_nothing(self, old: MqttSettings) -> None:
+        """Take back what a broker keeps of us before it is left, as far as it can be told."""
+        notes, will = self._notes, topics.bridge_state(old.base, topics.OFFLINE)
+        self._settings = None  # mail waits, or it would be kept there again
+        self._has_deferred = True
+        kept = [*notes.gone, *topics.bridge_topics(notes.base, notes.prefix)]
+        for device in notes.devices.values():
+            kept += topics.kept_topics(notes.base, notes.prefix, device)
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await self._broker.publish_all([will, *map(topics.forgotten, kept)])
+        except (TimeoutError, TemporaryError) as error:
+            why = str(error) or f"it did not take all of it within {FAREWELL_S:.0f} s"
+            self._left_behind(str(old.url), why)
+        else:
+            await self._broker.leave(is_said=True)
+            notes.gone.clear()
+        notes.broker = ""
+        notes.touch()
+
+    def _left_behind(self, broker: str, why: str) -> None:
+        """Nobody can tell a broker any more to forget."""
+        self._notes.gone.clear()
+        self._log.event("mqtt-left-behind", to=broker, why=why)
+
+    def _drop_kinds(self, device: Noted, kinds: Collection[str]) -> None:
+        """What no mail can mean any more goes, and a device with nothing else goes with it."""
+        over = [kind for kind in device.kinds if kind not in kinds]
+        if len(over) == len(device.kinds):
+            self._remove(device)
+            return
+        for kind in over:
+            del device.kinds[kind]
+            device.dropped.append(kind)
+            self._notes.gone.append(topics.level_topic(self._notes.base, device, kind))
+
+    def _announce(self, device: Noted, settings: MqttSettings) -> None:
+        """Tell Home Assistant of a device."""
+        base, prefix, dropped = settings.base, settings.discovery, tuple(device.dropped)
+        if not prefix:
+            return
+        if dropped:
+            self._publish(topics.discovery(base, prefix, device, dropped))
+
+        def told(topic: str) -> None:
+            if dropped:
+                device.dropped = [kind for kind in device.dropped if kind not in dropped]
+                self._notes.touch()
+
+        self._publish(topics.discovery(base, prefix, device), done=told)
 
     def _remove(self, device: Noted) -> None:
         notes = self._notes

@@ -156,19 +156,20 @@ class Broker:
         if self._session is not None:
             self._session.subscribe(topic)
 
-    async def leave(self) -> None:
-        """End the session in good order, saying what the will would."""
+    async def leave(self, *, is_said: bool = False) -> None:
+        """End the session in good order, saying what the will would, unless that `is_said`."""
         session = self._session
         if session is None:
             return
         self._settings = None
         self._wanted.clear()
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                await session.publish(session.will)
-        except (TimeoutError, TemporaryError):
-            session.end("ended")  # then the broker says it: the will
-            return
+        if not is_said:
+            try:
+                async with asyncio.timeout(GOODBYE_S):
+                    await session.publish(session.will)
+            except (TimeoutError, TemporaryError):
+                session.end("ended")  # then the broker says it: the will
+                return
         await session.leave(GOODBYE_S)
 
     async def _open(self, settings: MqttSettings) -> Session:
