@@ -21,6 +21,7 @@ STRANGERS = "strangers"
 # No device may be called so: topics beside those of devices, and the names above.
 RESERVED = frozenset({"bridge", "send", LOCAL, STRANGERS})
 
+_OTHER = re.compile(r"[^A-Za-z0-9_]")
 _OTHERS = re.compile(r"[^A-Za-z0-9_]+")
 
 
@@ -36,8 +37,8 @@ def slug(text: str) -> str:
 
 
 def address_slug(ip: IPAddress) -> str:
-    """The same of an address. No two share one: colons stay apart where :: stands for zeros."""
-    return ip_text(ip).replace(":", "-").replace(".", "-").replace("%", "_")
+    """The same of an address. No two share one: the :: that stands for zeros stays two signs."""
+    return _OTHER.sub("-", ip_text(ip))[:MAX_SLUG]
 
 
 def check_name(text: str) -> None:
