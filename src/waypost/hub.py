@@ -98,6 +98,7 @@ class Hub:
         self._reload_from = reload_from
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[Any]] = []
+        self._lost_logins: set[str] = set()  # of relays, by name
         self._trouble: str | None = None  # the part that died; None: all is well
         self._is_writer_lost = False
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -206,7 +207,13 @@ class Hub:
                 "relay-login": self._relay_login,
                 "users": self._users_changed,
                 "acme": self._acme_asked,
-                **Desk(self._devices, self._visits, self._device_renamed, log).actions,
+                **Desk(
+                    self._devices,
+                    self._visits,
+                    on_rename=self._device_renamed,
+                    on_forget=self._device_forgotten,
+                    log=log,
+                ).actions,
             },
         )
 
@@ -339,8 +346,16 @@ class Hub:
         """Its topics have another name, and those of the old one go."""
         await self._configure_mqtt(self._settings)
 
+    async def _device_forgotten(self, ip: IPAddress) -> None:
+        """Nothing is left of it, whatever its name was."""
+        self._mqtt.forget(self._device_names.called(ip_text(ip)).slug)
+        await self._configure_mqtt(self._settings)
+
     async def _configure_mqtt(self, settings: Settings) -> None:
         names = self._device_names = make_device_names(settings, self._devices)
+        if settings.mqtt is not None:
+            self._lost_logins = await asyncio.to_thread(self._smtp.credentials.lost)
+            self._mqtt.note_logins(self._lost_logins)
         await self._mqtt.configure(
             settings.mqtt,
             lambda source: names.called(source).slug,
@@ -502,6 +517,8 @@ class Hub:
     async def _relay_login_changed(self, relay: Relay, is_lost: bool, why: str) -> None:
         """Tell the operator; when the login is back, its mail goes at once."""
         name = relay.name
+        self._lost_logins = self._lost_logins - {name} | ({name} if is_lost else set())
+        self._mqtt.note_logins(self._lost_logins)
         if is_lost:
             assert relay.oauth is not None  # only those can be lost
             await self._alarms.tell(

@@ -22,8 +22,16 @@ from tests.support.hub import Hub
 from tests.support.mail import message, submit, wire
 from tests.support.mosquitto import PASSWORD, USER, Mosquitto, json_of
 from tests.support.ports import free_port
+from tests.support.static_resolver import StaticResolver
 from tests.support.toml import retry, route
 from tests.support.waiting import wait_until
+from waypost.app import make_own_addresses
+from waypost.config.load import load_settings
+from waypost.delivery.credentials import Credentials
+from waypost.http.client import HttpClient
+from waypost.net.gate import Gate, Origin
+from waypost.net.networks import NOWHERE
+from waypost.oauth.store import Kept, Loss
 
 from .conftest import StartHub
 
@@ -334,6 +342,11 @@ def test_a_device_that_left_the_configuration_is_taken_away(
     wait_until(lambda: not any("Yard" in topic for topic in broker.kept()), hub.log_text)
     send(hub)
     wait_until(lambda: f"{DEVICE}/state" in broker.kept(), hub.log_text)
+    # One without a name goes when it is forgotten, until it comes again.
+    assert hub.run("device", "forget", "127.0.0.1").returncode == 0
+    wait_until(lambda: not any("127-0-0-1" in topic for topic in broker.kept()), hub.log_text)
+    send(hub)
+    wait_until(lambda: f"{DEVICE}/state" in broker.kept(), hub.log_text)
     # And named again while the broker is away.
     broker.stop()
     hub.config_file.write_text(f"{hub.config_file.read_text()}\n{named}")
@@ -455,6 +468,28 @@ def test_a_silent_device_is_not_available(start_hub: StartHub, broker: Mosquitto
         assert hub.run("device", "set", "127.0.0.1", "--expect", "none").returncode == 0
         listener.wait_for(topic, 2, payload=b"online")
     assert broker.kept(topic) == {topic: b"online"}
+
+
+def test_lost_logins_are_told(start_hub: StartHub, broker: Mosquitto) -> None:
+    relay = (
+        '[relay.cloud]\npreset = "gmail"\nusername = "me@cloud.test"\nclient_id = "x"\n'
+        'client_secret = "y"\n'
+    )
+    hub = start_hub(config(broker) + relay)
+    topic = "waypost/bridge/info"
+    wait_until(lambda: topic in broker.kept(), hub.log_text)
+    assert json_of(broker.kept()[topic])["lost_logins"] == []
+    settings = load_settings(hub.config_file, None, {})
+    [cloud] = settings.relays
+    assert cloud.oauth is not None
+    gate = Gate(trusted=NOWHERE, own=make_own_addresses(settings), listening=frozenset)
+    http = HttpClient(gate, StaticResolver(), Origin.OPERATOR)
+    file = Credentials(settings.data_dir, http, settings.relays).file(cloud, cloud.oauth)
+    file.path.parent.mkdir(exist_ok=True)
+    file.write(Kept(None, Loss(time.time(), "revoked")))
+    hub.stop()
+    hub.start()
+    wait_until(lambda: json_of(broker.kept()[topic])["lost_logins"] == ["cloud"], hub.log_text)
 
 
 def test_mail_that_came_from_mqtt_does_not_go_back(start_hub: StartHub, broker: Mosquitto) -> None:

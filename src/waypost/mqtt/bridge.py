@@ -76,6 +76,7 @@ class Bridge:
         self._settings: MqttSettings | None = None  # None: no broker is configured
         self._changed = asyncio.Event()
         self._on_back = on_back
+        self._lost_logins: tuple[str, ...] = ()
         self._silent: frozenset[str] = frozenset()  # slugs
         self._has_deferred = True  # mail may wait for a session, also since an earlier run
         self._broker = Broker(
@@ -196,6 +197,18 @@ class Bridge:
             self._has_deferred = True
             raise
 
+    def forget(self, slug: str) -> None:
+        """A device is known no more; the broker is told with the next `configure`."""
+        device = self._notes.devices.get(slug)
+        if device is not None:
+            self._remove(device)
+
+    def note_logins(self, lost: Collection[str]) -> None:
+        """From now on these relays, by name, have lost their login."""
+        self._lost_logins = tuple(sorted(lost))
+        if self._settings is not None:
+            self._publish(self._info(self._settings))
+
     async def publish(self, message: Message) -> None:
         """What a mail says, on a topic of others; back when the broker has it.
 
@@ -230,7 +243,7 @@ class Bridge:
             device = Noted(happening.slug, happening.name, happening.source)
             device.is_silent = device.slug in self._silent
             notes.devices[device.slug] = device
-            self._publish(topics.bridge_info(settings.base, len(notes.devices)))
+            self._publish(self._info(settings))
         until = at + settings.reset_after_s
         before = device.kinds.get(happening.kind)
         is_news = is_news or before is None or (not before and until > now)
@@ -287,6 +300,9 @@ class Bridge:
     def _state(self, device: Noted, settings: MqttSettings) -> Message:
         return topics.state(settings.base, device, is_retained=settings.retain)
 
+    def _info(self, settings: MqttSettings) -> Message:
+        return topics.bridge_info(settings.base, len(self._notes.devices), self._lost_logins)
+
     def _switch_off(self, settings: MqttSettings) -> None:
         now = time.time()
         for device in self._notes.devices.values():
@@ -312,7 +328,7 @@ class Bridge:
 
     def _say_all(self, settings: MqttSettings) -> None:
         base, prefix, kept = settings.base, settings.discovery, settings.retain
-        self._publish(topics.bridge_info(base, len(self._notes.devices)))
+        self._publish(self._info(settings))
         if prefix:
             self._publish(topics.bridge_discovery(base, prefix))
         for device in self._notes.devices.values():

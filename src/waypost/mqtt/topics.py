@@ -36,9 +36,10 @@ def bridge_state(base: str, payload: bytes) -> Message:
     return Message(f"{base}/bridge/state", payload, True)
 
 
-def bridge_info(base: str, devices: int) -> Message:
-    """What the hub says of itself."""
-    return _json(f"{base}/bridge/info", {"version": __version__, "devices": devices}, True)
+def bridge_info(base: str, devices: int, lost_logins: Sequence[str]) -> Message:
+    """What the hub says of itself; `lost_logins`: of relays, by name."""
+    info = {"version": __version__, "devices": devices, "lost_logins": list(lost_logins)}
+    return _json(f"{base}/bridge/info", info, True)
 
 
 def happened(base: str, device: Noted, payload: Mapping[str, object]) -> Message:
