@@ -5,6 +5,7 @@ WaypostError
 ├── ConfigError           the configuration has faults; carries all of them
 ├── GrantRefused          a token server refuses a login (oauth/messages)
 ├── HubUnreachable        no running hub answers at the control socket
+├── RequestRefused        a program's request for mail cannot be read (intake/requests)
 ├── TemporaryError        trouble below a seam that may pass: becomes a 4xx reply
 │   ├── QueueFull         no room for the message (452 4.3.1)
 │   ├── StoreUnavailable  the store cannot keep mail now (451 4.3.0)

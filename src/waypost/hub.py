@@ -57,6 +57,7 @@ from waypost.dispatch.reports import Reporter
 from waypost.errors import ConfigError, TemporaryError, WaypostError
 from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
+from waypost.intake.door import Door
 from waypost.intake.logins import Logins
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener
@@ -133,6 +134,7 @@ class Hub:
             on_received=self._devices.took,
             log=log,
         )
+        self._door = Door(self._acceptance, lambda: self._settings.limits)
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )
@@ -159,9 +161,14 @@ class Hub:
             *(settings.data_dir, self._gate),
             resolver=lambda: self._smtp.resolver,
             on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
+            web_url=lambda: self._settings.web_url,
             log=log,
         )
-        events = EventReader(self._reader, lambda: self._device_names)
+        events = EventReader(
+            self._reader, lambda: self._device_names, lambda: self._settings.web_url
+        )
+        self._mqtt_events = MqttTransport(self._mqtt, events)
+        self._mqtt_events.settings = settings.mqtt_events
         self._webhooks = WebhookTransport(
             events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
         )
@@ -175,7 +182,7 @@ class Hub:
             "relay": self._smtp,
             "direct": self._smtp,
             "list": lists,
-            "mqtt": MqttTransport(self._mqtt, events),
+            "mqtt": self._mqtt_events,
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
             "webhook": self._webhooks,
@@ -314,6 +321,7 @@ class Hub:
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
         await self._configure_mqtt(settings)
+        self._mqtt_events.settings = settings.mqtt_events
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
         self._notify.configure(settings.notify)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]

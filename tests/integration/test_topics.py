@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -201,6 +202,24 @@ def test_what_came_from_the_topic_does_not_go_back(start_hub: StartHub, broker: 
         done_with(hub)
         listener.settle()
         assert [one.payload for one in listener.got("pump/set")] == [b"other", b"cron"]
+
+
+def test_what_would_be_published_is_told(start_hub: StartHub, broker: Mosquitto) -> None:
+    hub = start_hub(config(broker, mqtt="", more='[http]\nurl = "http://hub.lan:2580"\n'))
+
+    def told(content: bytes, *arguments: str) -> str:
+        command = ("route", TOPIC, "--message", "-", *arguments)
+        return hub.run(*command, stdin=content).stdout.decode()
+
+    assert "pump/set: ON" in told(mail("", "ON"))
+    [one] = json.loads(told(mail("ON"), "--json"))["deliveries"]
+    assert one["messages"] == [{"topic": "pump/set", "retained": False, "payload": "ON"}]
+    assert "An automatic reply" in told(mail("x", fields=("Auto-Submitted: auto-replied",)))
+    assert "the text is too long" in told(mail(*["x" * 70] * 2_000))
+    # Home Assistant leads to the hub's own page.
+    bridge = "homeassistant/device/waypost_bridge/config"
+    wait_until(lambda: bridge in broker.kept(), hub.log_text)
+    assert json_of(broker.kept()[bridge])["dev"]["cu"] == "http://hub.lan:2580"
 
 
 def test_a_device_hears_by_its_command_topic(start_hub: StartHub, broker: Mosquitto) -> None:

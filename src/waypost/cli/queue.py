@@ -18,13 +18,13 @@ from waypost.cli.output import (
     printable,
     say,
     say_json,
-    size_text,
     table,
 )
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
 from waypost.errors import HubUnreachable
 from waypost.mail.envelope import OVER, QueueId, RecipientStatus
+from waypost.mail.sizes import size_text
 from waypost.queue.history import Entry, Search
 from waypost.queue.spool import Spool
 from waypost.queue.sqlite import SqliteStore

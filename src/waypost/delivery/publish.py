@@ -12,6 +12,7 @@ from waypost.delivery.events import Event, EventReader
 from waypost.delivery.mqtt import FROM_MQTT
 from waypost.delivery.transport import DeliveryJob, failed
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient
+from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
 from waypost.mqtt.bridge import Bridge
 from waypost.mqtt.message import Message
@@ -42,28 +43,37 @@ class PublishTransport:
 
     async def deliver(self, job: DeliveryJob) -> list[Outcome]:
         """See Transport. Raises TemporaryError for the job as a whole."""
-        reply = await self._published(job, Publication.parse(job.target.argument))
+        made = await published(self._events, job.message, job.target.argument)
+        reply = made if isinstance(made, Reply) else await self._publish(made)
         return [Outcome.of(reply, success=OutcomeKind.DELIVERED)] * len(job.recipients)
 
-    async def _published(self, job: DeliveryJob, publication: Publication) -> Reply:
-        message, topic = job.message, publication.topic
-        for value in await self._events.values(message, FROM_MQTT):
-            if _may_come_from(topic, value):
-                return Reply(250, "It came from MQTT, by this topic: not published", (0, 0))
-        for value in await self._events.values(message, "auto-submitted"):
-            if value.partition(";")[0].strip().lower() == _AUTOMATIC_REPLY:
-                return Reply(250, "An automatic reply: not published", (0, 0))
-        event = await self._events.read(message, Limits().text)
-        if publication.payload is not Payload.EVENT:
-            if event.mail.fault is not None:
-                return failed(f"not published, as not all can be read: {event.mail.fault}", (6, 0))
-            if event.json["text_truncated"]:
-                return failed("not published, as the text is too long", (3, 4))
-        payload = _payload(event, publication.payload)
-        if not self._bridge.takes(len(payload)):
+    async def _publish(self, made: Message) -> Reply:
+        if not self._bridge.takes(len(made.payload)):
             return failed("not published, as the broker takes no message of this size", (3, 4))
-        await self._bridge.publish(Message(topic, payload, False, mark=message.queue_id))
-        return Reply(250, f"Published, {len(payload)} octets", (0, 0))
+        await self._bridge.publish(made)
+        return Reply(250, f"Published, {len(made.payload)} octets", (0, 0))
+
+
+async def published(events: EventReader, message: QueuedMessage, argument: str) -> Message | Reply:
+    """What is published of a mail by the argument of a target, or why nothing is.
+
+    Nothing is sent here. Raises TemporaryError.
+    """
+    publication = Publication.parse(argument)
+    for value in await events.values(message, FROM_MQTT):
+        if _may_come_from(publication.topic, value):
+            return Reply(250, "It came from MQTT, by this topic: not published", (0, 0))
+    for value in await events.values(message, "auto-submitted"):
+        if value.partition(";")[0].strip().lower() == _AUTOMATIC_REPLY:
+            return Reply(250, "An automatic reply: not published", (0, 0))
+    event = await events.read(message, Limits().text)
+    if publication.payload is not Payload.EVENT:
+        if event.mail.fault is not None:
+            return failed(f"not published, as not all can be read: {event.mail.fault}", (6, 0))
+        if event.json["text_truncated"]:
+            return failed("not published, as the text is too long", (3, 4))
+    payload = _payload(event, publication.payload)
+    return Message(publication.topic, payload, False, mark=message.queue_id)
 
 
 def _may_come_from(topic: str, value: str) -> bool:
@@ -76,10 +86,10 @@ def _payload(event: Event, payload: Payload) -> bytes:
     text = event.mail.text.strip()
     match payload:
         case Payload.TEXT:
-            return text.encode()
+            return text.encode("utf-8", "replace")
         case Payload.LINE:
-            return text.partition("\n")[0].rstrip().encode()
+            return text.partition("\n")[0].rstrip().encode("utf-8", "replace")
         case Payload.SUBJECT:
-            return event.mail.subject.strip().encode()
+            return event.mail.subject.strip().encode("utf-8", "replace")
         case Payload.EVENT:
             return json.dumps(event.json, ensure_ascii=True).encode()

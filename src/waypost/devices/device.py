@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -115,9 +116,10 @@ def _name(value: Any) -> str:
     return text
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, key: str = "") -> str:
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= MAX_TEXT:
-        raise ValueError(f"{value!r}: expected a text of {MAX_TEXT} characters at most")
+        said = f"{key} {value!r}".lstrip()
+        raise ValueError(f"{said}: expected a text of 1 to {MAX_TEXT} characters")
     return value
 
 
@@ -155,8 +157,8 @@ def _expect(value: Any) -> float:
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "name": _name,
-    "kind": _text,
-    "mailbox": _text,
+    "kind": partial(_text, key="kind"),
+    "mailbox": partial(_text, key="mailbox"),
     "expect_s": _expect,
     "quiet": lambda value: Quiet.parse(_text(value)),
     "failure": _words,

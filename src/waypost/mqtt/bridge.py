@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
 
 from waypost.dns.resolver import Resolver
 from waypost.errors import PeerUnreachable, TemporaryError
 from waypost.mqtt import topics
 from waypost.mqtt.broker import Broker
+from waypost.mqtt.happening import Happening, messages_of, note
 from waypost.mqtt.message import Message
 from waypost.mqtt.notes import MAX_DEVICES, NOTES_FILE, Noted, Notes
 from waypost.mqtt.settings import MqttSettings
@@ -37,26 +37,6 @@ _FRAME_OCTETS = 1_024
 _NO_BROKER = "there is no MQTT broker: mqtt.url is not set"
 
 
-class Picture(NamedTuple):
-    """Raw octets of an image file."""
-
-    type: str  # media type
-    octets: bytes
-
-
-class Happening(NamedTuple):
-    """One mail of a device, as it is to be published."""
-
-    slug: str
-    name: str
-    source: str  # what the device is known by
-    model: str | None
-    kind: str
-    at: float  # when it was accepted
-    event: Mapping[str, object]
-    picture: Picture | None
-
-
 class Bridge:
     """Publishes what happens, and switches off what is over."""
 
@@ -67,9 +47,13 @@ class Bridge:
         *,
         resolver: Callable[[], Resolver],
         on_back: Callable[[], None],
+        web_url: Callable[[], str | None],
         log: Log,
     ) -> None:
-        """`on_back` is called when mail had to wait and there is a session again."""
+        """`on_back` is called when mail had to wait and there is a session again; `web_url` says
+        where the hub's web page is.
+        """
+        self._web_url = web_url
         self._log = log
         self._notes = Notes(data_dir / NOTES_FILE)
         self._is_loaded = False
@@ -233,7 +217,6 @@ class Bridge:
         """What is true with this mail; on disk before it is said, where it has to end again."""
         notes = self._notes
         now = time.time()
-        at = min(happening.at, now)
         device = notes.devices.get(happening.slug)
         is_news = device is None
         if device is None:
@@ -244,25 +227,7 @@ class Bridge:
             device.is_silent = device.slug in self._silent
             notes.devices[device.slug] = device
             self._publish(self._info(settings))
-        until = at + settings.reset_after_s
-        before = device.kinds.get(happening.kind)
-        is_news = is_news or before is None or (not before and until > now)
-        if before is None:
-            device.kinds[happening.kind] = 0.0
-        if until > now:
-            # Mail that waited in the queue for longer is no motion now.
-            device.kinds[happening.kind] = max(until, before or 0.0)
-        looks = (happening.name, happening.source, happening.model)
-        image_type = device.image_type if happening.picture is None else happening.picture.type
-        if is_news or (device.name, device.source, device.model, device.image_type) != (
-            *looks,
-            image_type,
-        ):
-            is_news = True
-            device.name, device.source, device.model = looks
-            device.image_type = image_type
-        if at >= device.last_seen:
-            device.last_seen, device.last_event = at, happening.kind
+        is_news = note(device, happening, now, settings.reset_after_s) or is_news
         notes.touch()
         self._changed.set()
         if is_news:
@@ -273,24 +238,11 @@ class Bridge:
     def _messages(
         self, happening: Happening, device: Noted, settings: MqttSettings
     ) -> list[Message]:
-        """In an order in which the event comes last: what it sets off may look at the rest."""
-        base, kept = settings.base, settings.retain
-        messages = [topics.availability(base, device, is_retained=kept)]
+        """As `messages_of`; what the broker does not take is logged."""
         picture = happening.picture
-        if picture is not None:
-            if self.takes(len(picture.octets)):
-                messages.append(topics.image(base, device, picture.octets, is_retained=kept))
-            else:
-                self._log.event(
-                    "mqtt-image-left-out", device=device.slug, octets=len(picture.octets)
-                )
-        messages.append(self._state(device, settings))
-        messages.append(topics.kind_state(base, device, happening.kind, is_retained=kept))
-        event = topics.happened(base, device, happening.event)
-        if not self.takes(len(event.payload)):
-            event = topics.happened(base, device, _shortened(happening.event))
-        messages.append(event)
-        return messages
+        if picture is not None and not self.takes(len(picture.octets)):
+            self._log.event("mqtt-image-left-out", device=device.slug, octets=len(picture.octets))
+        return messages_of(happening, device, settings, self.takes)
 
     def takes(self, octets: int) -> bool:
         """Will the broker take so many? One that will not ends the session (MQTT 5 §3.2.2.3.6)."""
@@ -330,7 +282,7 @@ class Bridge:
         base, prefix, kept = settings.base, settings.discovery, settings.retain
         self._publish(self._info(settings))
         if prefix:
-            self._publish(topics.bridge_discovery(base, prefix))
+            self._publish(topics.bridge_discovery(base, prefix, self._web_url()))
         for device in self._notes.devices.values():
             self._announce(device, settings)
             self._publish(topics.availability(base, device, is_retained=kept))
@@ -445,20 +397,6 @@ class Bridge:
             await self._notes.save()
         except TemporaryError as error:
             self._log.event("mqtt-notes-trouble", why=error)
-
-
-def _shortened(event: Mapping[str, object]) -> dict[str, object]:
-    """Without what a sender can make long."""
-    return {
-        **event,
-        "subject": str(event["subject"])[:100],
-        "text": "",
-        "text_truncated": True,
-        "from": None,
-        "to": [],
-        "message_id": None,
-        "attachments": [],
-    }
 
 
 def _is_good(ended: asyncio.Future[None]) -> bool:

@@ -13,7 +13,6 @@ from waypost.smtp.auth import Secret
 VERSIONS = ("5", "3.1.1")
 # What a motion detector is thought to see after its mail, as other bridges have it.
 RESET_AFTER_S = 300.0
-IMAGE_BYTES = 5_242_880
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _LEVEL = re.compile(r"[A-Za-z0-9_-]{1,48}")
@@ -65,7 +64,6 @@ class MqttSettings:
     version: str = "5"  # one of VERSIONS
     retain: bool = True  # states and pictures stay with the broker
     reset_after_s: float = RESET_AFTER_S
-    image_bytes: int = IMAGE_BYTES  # larger pictures are left out
     mailbox: str = ""  # in front of topics in addresses; empty: mail names none
     topics: tuple[str, ...] = ()  # filters: which topics those may be
 

@@ -106,8 +106,10 @@ def status_topic(prefix: str) -> str:
     return f"{prefix}/status"
 
 
-def bridge_discovery(base: str, prefix: str) -> Message:
-    """The hub as a device of Home Assistant, which the others hang on."""
+def bridge_discovery(base: str, prefix: str, page: str | None) -> Message:
+    """The hub as a device of Home Assistant, which the others hang on. `page`: its web page; None:
+    it has none.
+    """
     own = f"{base}_bridge"
     connected = {
         "p": "binary_sensor",
@@ -119,7 +121,9 @@ def bridge_discovery(base: str, prefix: str) -> Message:
         "payload_on": ONLINE.decode(),
         "payload_off": OFFLINE.decode(),
     }
-    device = {"ids": [own], "name": f"Waypost ({base})", "sw": __version__}
+    device: dict[str, Any] = {"ids": [own], "name": f"Waypost ({base})", "sw": __version__}
+    if page is not None:
+        device["cu"] = page
     return _json(
         _discovery_topic(prefix, base, "bridge"),
         {"dev": device, "o": _origin(), "cmps": {"connected": connected}},

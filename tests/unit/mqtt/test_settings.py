@@ -62,14 +62,20 @@ def test_all_of_it(tmp_path: Path) -> None:
         SECURE
         + 'base = "house"\ndiscovery = ""\nusername = "u"\npassword = "p"\nversion = "3.1.1"\n'
         'ca = "/ca"\ncertificate = "/c"\nkey = "/k"\nretain = false\nreset_after_s = 5\n'
-        'image_bytes = "1M"\n'
+        'max_attachment = "1M"\npicture_px = 0\nmax_text = 100\n'
         '[[device]]\naddress = ["10.0.0.5", "::ffff:10.0.0.6"]\nname = "Door"\nkind = "camera"\n',
     )
     mqtt = settings.mqtt
     assert mqtt is not None
     assert mqtt.password is not None
     assert (mqtt.base, mqtt.discovery, mqtt.version) == ("house", "", "3.1.1")
-    assert (mqtt.retain, mqtt.reset_after_s, mqtt.image_bytes) == (False, 5.0, 1_048_576)
+    assert (mqtt.retain, mqtt.reset_after_s) == (False, 5.0)
+    events = settings.mqtt_events
+    assert (events.rules.max_octets, events.rules.picture_px, events.max_text) == (
+        1 << 20,
+        None,
+        100,
+    )
     assert mqtt.password.revealed == "p"
     assert "'p'" not in repr(settings)
     [device] = settings.devices

@@ -33,4 +33,5 @@ SECTIONS: tuple[Section, ...] = (
     place.LIMITS,
     onward.RETRY,
     place.LOG,
+    place.HTTP,
 )

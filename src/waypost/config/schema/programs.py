@@ -17,6 +17,7 @@ from waypost.config.readers import (
     read_notify_url,
     read_notify_urls_file,
     read_path,
+    read_pixels,
     read_publication,
     read_seconds,
     read_secret,
@@ -31,10 +32,69 @@ from waypost.config.readers import (
 )
 from waypost.config.schema.key import REQUIRED, Key, Section, same_in_file
 from waypost.delivery import notify
-from waypost.delivery.webhook import BASE64, MAX_ATTACHED, NONE
-from waypost.mqtt.settings import IMAGE_BYTES, RESET_AFTER_S, VERSIONS
+from waypost.delivery.attachments import (
+    BASE64,
+    MAX_ATTACHED,
+    MAX_ATTACHMENT,
+    NONE,
+    PICTURE_PX,
+)
+from waypost.mqtt.settings import RESET_AFTER_S, VERSIONS
 from waypost.reading.event import MAX_TEXT
 from waypost.routing.patterns import Glob
+
+_ANY = (Glob("*"),)
+
+# What of a mail goes along: the same keys for webhooks, notifications and MQTT.
+
+_ATTACHMENTS = Key(
+    "attachments",
+    choice_of(NONE, BASE64),
+    NONE,
+    '"none" or "base64"',
+    '"base64": attachments go along, in the event. "none": their names and hashes do.',
+)
+
+
+def _max_text(meaning: str, default: int) -> Key:
+    return Key("max_text", read_count, default, "a number", meaning)
+
+
+def _rules(
+    *,
+    types: tuple[Glob, ...],
+    most: int = MAX_ATTACHMENT,
+    picture: str,
+    picture_px: int | None = None,
+) -> tuple[Key, ...]:
+    """Which attachments go along; `picture` is what that key means."""
+    return (
+        Key(
+            "attachment_types",
+            list_of(read_type_glob, may_be_empty=not types),
+            types,
+            'list of media types, as in "image/*"',
+            "Which attachments go along.",
+        ),
+        Key(
+            "max_attachment",
+            read_size_limit,
+            most,
+            'octets, or as "5M"',
+            "The largest attachment that goes along; all of one mail have at most"
+            f" {MAX_ATTACHED >> 20} MiB together.",
+        ),
+        Key("picture", read_flag, True, "true or false", picture),
+        Key(
+            "picture_px",
+            read_pixels,
+            picture_px,
+            "pixels, 0 to 10000",
+            "A picture above `max_attachment` is made smaller, a JPEG of at most so many in width"
+            " and height. 0, or absent without a default: it is left out as others are.",
+        ),
+    )
+
 
 WEBHOOK = Section(
     "webhook",
@@ -74,35 +134,9 @@ WEBHOOK = Section(
             "a file name",
             "Who may vouch for the server, as PEM. Absent: whom this system trusts.",
         ),
-        Key(
-            "attachments",
-            choice_of(NONE, BASE64),
-            NONE,
-            '"none" or "base64"',
-            '"base64": attachments go along, in the event. "none": their names and hashes do.',
-        ),
-        Key(
-            "attachment_types",
-            list_of(read_type_glob, may_be_empty=False),
-            (Glob("*"),),
-            'list of media types, as in "image/*"',
-            "Which attachments go along.",
-        ),
-        Key(
-            "max_attachment",
-            read_size_limit,
-            5_242_880,
-            'octets, or as "5M"',
-            "The largest attachment that goes along; all of one event have at most"
-            f" {MAX_ATTACHED >> 20} MiB together.",
-        ),
-        Key(
-            "max_text",
-            read_count,
-            MAX_TEXT,
-            "a number",
-            "Characters of the mail's text that go along.",
-        ),
+        _ATTACHMENTS,
+        *_rules(types=_ANY, picture="true: pictures are among them. false: they are not."),
+        _max_text("Characters of the mail's text that go along.", MAX_TEXT),
         Key(
             "networks",
             read_networks,
@@ -149,21 +183,14 @@ NOTIFY = Section(
             "The title; `$subject ($device)`, for example. Fields are those of the event.",
         ),
         Key("text", read_template, notify.TEXT, "a text with $fields", "The text."),
-        Key(
-            "picture",
-            read_flag,
-            True,
-            "true or false",
-            "true: the mail's first picture goes along, made smaller above"
-            f" {notify.MAX_PICTURE >> 20} MiB.",
+        *_rules(
+            types=(),
+            most=notify.MAX_ATTACHMENT,
+            picture="true: the mail's first picture goes along, whatever `attachment_types` say."
+            " false: no picture does.",
+            picture_px=PICTURE_PX,
         ),
-        Key(
-            "max_text",
-            read_count,
-            notify.MAX_TEXT,
-            "a number",
-            "Characters of the text, the template included.",
-        ),
+        _max_text("Characters of the text, the template included.", notify.MAX_TEXT),
     ),
     "[Notifications](../how-to/webhooks-and-notifications.md#notifications) by services that"
     " Apprise speaks to, for the target `notify:NAME`.",
@@ -241,13 +268,14 @@ MQTT = Section(
             "How long after its last mail a kind of event goes from ON to OFF: devices do"
             " not mail that it is over.",
         ),
-        Key(
-            "image_bytes",
-            read_size_limit,
-            IMAGE_BYTES,
-            'a size in octets, or as "5M"',
-            "Larger pictures are not published.",
+        _ATTACHMENTS,
+        *_rules(
+            types=_ANY,
+            picture="true: the first JPEG or PNG among them is published for itself, too, as it is."
+            " false: no picture goes along.",
+            picture_px=PICTURE_PX,
         ),
+        _max_text("Characters of the mail's text that go along.", MAX_TEXT),
         Key(
             "mailbox",
             read_mailbox_label,
