@@ -40,7 +40,7 @@ from waypost.observe import Log
 from waypost.queue.store import QueueIdSource
 from waypost.routing.groups import DomainGroups
 from waypost.routing.mailboxes import MailboxNames
-from waypost.routing.table import MailboxOf, RoutingTable
+from waypost.routing.table import RoutingTable
 from waypost.tls.pins import Pins
 from waypost.tls.policy import TlsPolicy
 
@@ -121,7 +121,7 @@ def make_table(
     own: OwnAddresses,
     mailboxes: MailboxNames,
     gate: Gate,
-    mailbox_of_client: MailboxOf,
+    registry: Registry,
 ) -> RoutingTable:
     """The route table these settings ask for; the command line explains with the same one."""
     return RoutingTable(
@@ -130,13 +130,16 @@ def make_table(
         trusted=Networks(settings.trusted),
         mailboxes=mailboxes,
         gate=gate,
-        mailbox_of_client=mailbox_of_client,
+        mailbox_of_client=registry.mailbox_of,
+        command_of_device=registry.command_of,
     )
 
 
 def make_registry(settings: Settings, log: Log | None = None) -> Registry:
     """The devices, not loaded yet; `log` is a hub's."""
-    return Registry(settings.data_dir / DEVICES_FILE, log)
+    registry = Registry(settings.data_dir / DEVICES_FILE, log)
+    registry.configure(settings.devices)
+    return registry
 
 
 def smtp_settings(settings: Settings) -> SmtpSettings:

@@ -28,6 +28,7 @@ from waypost.routing.groups import GroupSettings
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
 from waypost.routing.targets import parse_target
+from waypost.routing.topics import TopicSettings
 from waypost.tls.settings import TlsSettings
 
 
@@ -81,6 +82,7 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             groups=GroupSettings(
                 addresses["groups"], addresses["names"], addresses["moved"], extra_own
             ),
+            topics=_topics(values["mqtt"]),
         ),
         mailboxes=MailboxSettings(
             auto_create=mailboxes["auto_create"],
@@ -151,7 +153,9 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
         mqtt_events=mqtt_events,
         web_url=values["http"]["url"],
         devices=tuple(
-            DeviceSettings(device["address"], device["name"], device["kind"])
+            DeviceSettings(
+                *(device["address"], device["name"], device["kind"], device["command_topic"])
+            )
             for device in values["device"]
         ),
         http=http_of(values["http"]),
@@ -176,6 +180,12 @@ def _acme(acme: dict[str, Any]) -> AcmeSettings | None:
         profile=acme["profile"],
         ca=acme["ca"],
     )
+
+
+def _topics(mqtt: dict[str, Any]) -> TopicSettings | None:
+    if mqtt["url"] is None:
+        return None
+    return TopicSettings(mqtt["base"], mqtt["discovery"], mqtt["mailbox"], mqtt["topics"])
 
 
 def masked_by(networks: dict[str, Any]) -> frozenset[IPAddress]:

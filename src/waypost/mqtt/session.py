@@ -23,7 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from waypost.errors import PeerUnreachable
 from waypost.mail.address import as_value
 from waypost.mqtt.inbound import purpose_of
-from waypost.mqtt.message import MAX_IN_HAND, MAX_PACKET, Message, PublishRefused, Received
+from waypost.mqtt.message import MARK, MAX_IN_HAND, MAX_PACKET, Message, PublishRefused, Received
 from waypost.mqtt.settings import MqttSettings
 
 # Without traffic the broker hears from us this often, and then sends our will after half as long
@@ -128,9 +128,14 @@ class Session(asyncio.Protocol):
             raise PeerUnreachable("the connection to the MQTT broker is lost")
         if self._settings.version != "5" and purpose_of(self._settings, message.topic) is not None:
             self._echoes.append((message.topic, message.payload))
+        given: dict[str, object] = {}
+        if message.correlation is not None:
+            given["CorrelationData"] = message.correlation
+        if message.mark is not None:
+            given["UserProperty"] = (MARK, message.mark)
         properties: Properties | None = None
-        if message.correlation is not None and self._settings.version == "5":
-            properties = _properties(PacketTypes.PUBLISH, CorrelationData=message.correlation)
+        if given and self._settings.version == "5":
+            properties = _properties(PacketTypes.PUBLISH, **given)
         info = self._engine.publish(
             message.topic, message.payload, 1, message.is_retained, properties
         )
