@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from waypost.mail.address import Address, IPAddress, literal_of
 from waypost.mail.envelope import Arrival, Envelope, QueuedRecipient, QueueId
+from waypost.mail.raw_octets import text_of
 
 # RFC 5321 §6.3 asks for a limit of at least 100 in general; 50 is what Postfix and chasquid use,
 # and a message that crossed 50 hosts is in a loop.
@@ -100,7 +101,7 @@ def decoded_fields(head: bytes) -> list[tuple[str, str]]:
     found = []
     left = MAX_DECODED
     for name, octets in header_fields(head):
-        text = octets.decode("utf-8", "replace")
+        text = text_of(octets)
         if "=?" in text and len(text) <= left:
             left -= len(text)
             with contextlib.suppress(LookupError, ValueError, HeaderParseError):
