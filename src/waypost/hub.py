@@ -36,7 +36,7 @@ from waypost.app import (
 from waypost.config.load import load_settings
 from waypost.config.settings import Settings
 from waypost.control import ControlServer
-from waypost.delivery.credentials import what_to_do
+from waypost.delivery.credentials import LostLogin
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.events import EventReader
 from waypost.delivery.list import ListTransport
@@ -53,11 +53,14 @@ from waypost.devices.watch import Watch
 from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
+from waypost.dispatch.storms import Storms, Why
 from waypost.errors import ConfigError, TemporaryError, WaypostError
 from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.door import Door
+from waypost.intake.duplicates import Duplicates
 from waypost.intake.logins import Logins
+from waypost.intake.mqtt_subscriber import MqttSubscriber
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener
 from waypost.intake.visitors import Visitors
@@ -116,7 +119,12 @@ class Hub:
         self._renewer = self._make_renewer()
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
-        self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
+        self._store = SqliteStore(
+            settings.data_dir,
+            self._spool,
+            self._writer_lost,
+            on_unreadable=lambda queue_id, why: log.event("unreadable", id=queue_id, why=why),
+        )
         self._logins = Logins(make_accounts(settings), log)
         self._senders = Senders(
             settings.senders,
@@ -132,6 +140,7 @@ class Hub:
             hostname=settings.hostname,
             senders=self._senders,
             on_received=self._devices.took,
+            duplicates=Duplicates(lambda: self._device_names),
             log=log,
         )
         self._door = Door(self._acceptance, lambda: self._settings.limits)
@@ -161,13 +170,24 @@ class Hub:
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
         self._device_names = make_device_names(settings, self._devices)
+        self._from_mqtt = MqttSubscriber(
+            self._door,
+            say=lambda message: self._mqtt.say(message),
+            connect_again=lambda: self._mqtt.connect_again(),
+            log=log,
+        )
         self._mqtt = Bridge(
             *(settings.data_dir, self._gate),
             resolver=lambda: self._smtp.resolver,
             on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
+            on_mail=self._from_mqtt.take,
             log=log,
         )
-        events = EventReader(self._reader, lambda: self._device_names)
+        events = EventReader(
+            self._reader, lambda: self._device_names, lambda: self._settings.web_url
+        )
+        self._mqtt_events = MqttTransport(self._mqtt, events)
+        self._mqtt_events.settings = settings.mqtt_events
         self._webhooks = WebhookTransport(
             events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
         )
@@ -181,13 +201,20 @@ class Hub:
             "relay": self._smtp,
             "direct": self._smtp,
             "list": lists,
-            "mqtt": MqttTransport(self._mqtt, events),
+            "mqtt": self._mqtt_events,
             "discard": DiscardTransport(),
             "reject": RejectTransport(),
             "webhook": self._webhooks,
             "notify": self._notify,
         }
         self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
+        self._storms = Storms(
+            settings.routing.rules,
+            names=lambda: self._device_names,
+            devices=self._devices,
+            events=events,
+            log=log,
+        )
         self._dispatcher = Dispatcher(
             self._store,
             transports,
@@ -200,6 +227,8 @@ class Hub:
             ),
             retry=lambda: self._settings.retry,
             paces=self._paces,
+            storms=self._storms,
+            share=self._share,
             log=log,
         )
         self._control = ControlServer(
@@ -232,6 +261,11 @@ class Hub:
         except TemporaryError as error:  # mail comes first
             log.event("devices-trouble", why=error)
         try:
+            history = History(self._settings.data_dir)
+            self._storms.resume(await asyncio.to_thread(history.held_back, Why.STORM))
+        except TemporaryError as error:  # then windows begin anew, and digests come all the same
+            log.event("storms-forgotten", why=error)
+        try:
             await self._renew_certificates(self._settings)
             await self._renewer.configure(self._settings.acme, self._settings.hostname)
             self._say_masked(self._settings)
@@ -250,6 +284,7 @@ class Hub:
             await self._configure_mqtt(self._settings)
             self._spawn(self._mqtt.run(), "mqtt")
             self._spawn(self._mqtt.watch(), "mqtt states")
+            self._spawn(self._from_mqtt.run(), "mail from mqtt")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -312,7 +347,9 @@ class Hub:
         self._smtp.demands.policy = policy
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
+        self._storms.configure(settings.routing.rules)
         await self._configure_mqtt(settings)
+        self._mqtt_events.settings = settings.mqtt_events
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
         self._notify.configure(settings.notify)
         kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
@@ -429,6 +466,7 @@ class Hub:
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
         drains = (listener.drain(limit_s) for listener in self._listeners)
         await asyncio.gather(self._web.drain(limit_s), *drains)
+        await self._from_mqtt.close(limit_s)
         self._logins.close()
         for task in self._background:
             task.cancel()
@@ -510,24 +548,22 @@ class Hub:
         bound = (bound for listener in self._listeners for bound in listener.bound)
         return frozenset((*bound, *self._web.bound))
 
-    async def _relay_login_changed(self, relay: Relay, is_lost: bool, why: str) -> None:
+    async def _relay_login_changed(self, relay: Relay, lost: LostLogin | None) -> None:
         """Tell the operator; when the login is back, its mail goes at once."""
         name = relay.name
-        if is_lost:
-            assert relay.oauth is not None  # only those can be lost
+        if lost is not None:
             await self._alarms.tell(
                 relay.alarm,
                 f"Mail waits: the login of relay {name} is lost",
-                f"{relay.oauth.token_url} refuses to give relay {name} a token for"
-                f" {relay.username}:\n\n{why}\n\nNothing is lost: mail for the relay stays in"
-                " the queue until there is a token again. What to do on the hub:"
-                f" {what_to_do(name, relay.oauth)}.",
+                f"{lost.what}:\n\n{lost.why}\n\nNothing is lost: mail for the relay stays in"
+                f" the queue until the login works again. What to do: {lost.advice}.\n\n"
+                f"waypost relay test {name} says, step by step, what comes of it.",
             )
             return
         await self._alarms.tell(
             relay.alarm,
             f"The login of relay {name} is back",
-            f"Relay {name} has a token for {relay.username} again. Mail that waited for it is on"
+            f"Relay {name} can be used as {relay.username} again. Mail that waited for it is on"
             " its way.",
         )
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from waypost.accounts.accounts import Account
 from waypost.acme.settings import AcmeSettings
 from waypost.check.settings import CheckSettings
+from waypost.delivery.attachments import EventSettings
 from waypost.delivery.notify import NotifySettings
 from waypost.delivery.webhook import WebhookSettings
 from waypost.devices.names import DeviceSettings
@@ -59,6 +60,8 @@ class Settings:
     tokens: TokenSettings | None = None  # None: nobody logs in with a token
     senders: SenderPolicy = field(default_factory=SenderPolicy)
     mqtt: MqttSettings | None = None  # None: there is no broker
+    mqtt_events: EventSettings = field(default_factory=EventSettings)
+    web_url: str | None = None  # where others reach the web page; None: nothing links to it
     devices: tuple[DeviceSettings, ...] = ()
     http: HttpSettings = field(default_factory=HttpSettings)
     api_tokens: tuple[ApiToken, ...] = ()

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address
 
-from waypost.intake.session import ip_of
 from waypost.intake.smtp_listener import listen_at, split_bind
 from waypost.intake.visitors import Visitors
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.net.networks import client_key
+from waypost.net.peers import ip_of
 from waypost.observe import Log
 from waypost.web.connection import ClientGone, Connection
 from waypost.web.message import Request, Response, Serve, problem

@@ -27,6 +27,7 @@ SECTIONS: tuple[Section, ...] = (
     onward.DNS,
     place.TOKENS,
     programs.MQTT,
+    programs.SUBSCRIBE,
     programs.DEVICE,
     security.POLICY,
     security.CHECK,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from waypost.config.readers import choice_of, list_of, read_networks, read_text
+from waypost.config.readers import choice_of, list_of, read_networks, read_text, read_web_url
 from waypost.config.schema.key import Key, Section, same_in_file
 from waypost.config.web import (
     read_hook_template,
@@ -48,6 +48,15 @@ HTTP = Section(
             "list of host names",
             "Names by which it may be asked, besides `hostname`, `localhost` and every address. A"
             " proxy's name belongs here. Others are refused (DNS rebinding).",
+        ),
+        Key(
+            "url",
+            read_web_url,
+            None,
+            "a URL, http:// or https://",
+            "Where people read this hub's mail in a browser, as in `http://192.168.1.10:2580`:"
+            " events and notifications link to mails and attachments there. Absent: they have no"
+            " links. This version has no such page itself.",
         ),
     ),
     "The HTTP port: [mail from programs](../how-to/post-to-mail.md), and health.",
