@@ -109,6 +109,8 @@ def _hub(directory: Path, sink_port: int, dns_port: int) -> Iterator[int]:
     config.write_text(
         f"""\
 data_dir = "{directory / "data"}"
+[http]
+bind = []
 [addresses]
 own = ["203.0.113.7"]
 [dns]

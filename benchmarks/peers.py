@@ -129,6 +129,8 @@ key = "{shown.key}"
         config.write_text(
             f"""\
 data_dir = "{self._data}"
+[http]
+bind = []
 [[listener]]
 name = "smtp"
 bind = ["{HOST}:{self.port}"]

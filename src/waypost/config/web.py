@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from waypost.config.readers import LABEL, Read, read_domain, read_secret_file, read_text
+from waypost.config.readers import LABEL, read_domain, read_secret_file, read_text
 from waypost.config.relays import Fault
 from waypost.errors import AddressError
 from waypost.intake.smtp_listener import split_bind
@@ -62,18 +62,11 @@ def read_mailbox_or_address(value: Any) -> str:
     return text
 
 
-def template_over(names: tuple[str, ...], trees: tuple[str, ...]) -> Read:
-    """Reads a template; it may have several lines."""
-
-    def read(value: Any) -> Template:
-        if not isinstance(value, str) or not value.replace("\n", "").isprintable():
-            raise ValueError("expected a text without control characters")
-        return Template.parse(value, names, trees)
-
-    return read
-
-
-read_hook_template = template_over(HOOK_NAMES, HOOK_TREES)
+def read_hook_template(value: Any) -> Template:
+    """A text with $fields; it may have several lines."""
+    if not isinstance(value, str) or not value.replace("\n", "").isprintable():
+        raise ValueError("expected a text without control characters")
+    return Template.parse(value, HOOK_NAMES, HOOK_TREES)
 
 
 def token_faults(token: dict[str, Any]) -> Iterator[Fault]:

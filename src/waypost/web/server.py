@@ -52,10 +52,6 @@ class WebServer:
         """Addresses and ports for the gate; None: every address."""
         return [(None if ip.is_unspecified else ip, port) for ip, port in self.places.values()]
 
-    def is_listening(self, binds: Sequence[str]) -> bool:
-        """True when it is open at all of these, and nowhere else."""
-        return set(binds) == set(self._servers)
-
     async def listen(self, binds: Sequence[str]) -> None:
         """Be open at these and nowhere else. Raises OSError that names one that cannot be had.
 
@@ -110,7 +106,12 @@ class WebServer:
             self._of_client[key] -= 1
             if not self._of_client[key]:
                 del self._of_client[key]
-            writer.transport.abort() if task.cancelled() else writer.close()
+            if task.cancelled():
+                writer.transport.abort()
+                return
+            writer.close()
+            if (error := task.exception()) is not None:
+                self._log.event("bug", task=WEB, why=repr(error))
 
         task.add_done_callback(end)
 

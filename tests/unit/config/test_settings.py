@@ -594,3 +594,66 @@ def test_lmtp_is_refused_on_port_25(tmp_path: Path) -> None:
     assert fault.line == 4
     assert fault.key == "listener[1].bind"
     load(tmp_path, text.format(24))
+
+
+# The HTTP port.
+
+LONG = "a-token-that-is-long-enough"
+
+
+def test_the_http_port_is_on_loopback_by_default(tmp_path: Path) -> None:
+    settings = load_settings(None, tmp_path, {})
+    assert settings.http.bind == ("127.0.0.1:2580",)
+    assert settings.api_tokens == settings.inbound == ()
+    assert load(tmp_path, "[http]\nbind = []\n").http.bind == ()
+
+
+def test_tokens_and_hooks(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{LONG}\nmore\n")
+    file.chmod(0o600)
+    settings = load(
+        tmp_path,
+        f'[http]\nhosts = ["Hub.LAN"]\n[api_token.nas]\ntoken_file = "{file}"\nsenders = ["a@*"]\n'
+        f'[inbound.door]\nsecret = "{LONG}"\nto = ["alerts"]\nsubject = "${{json.a}} $hook"\n'
+        f'[inbound.bell]\ntoken = "{LONG}"\nroute = "r"\n[[route]]\nname = "r"\nto = ["discard"]\n',
+    )
+    assert settings.http.hosts == ("hub.lan",)
+    [token] = settings.api_tokens
+    assert token.token.revealed == LONG
+    assert LONG not in repr(settings)
+    door, bell = settings.inbound
+    assert (door.name, door.token, door.signature, door.to) == (
+        *("door", None, "waypost", ("alerts",)),
+    )
+    assert door.subject.fill({"json": {"a": 1}, "hook": "door"}) == "1 door"
+    assert (bell.route, bell.networks) == ("r", None)
+    file.chmod(0o644)
+    [fault] = faults(tmp_path, f'[api_token.nas]\ntoken_file = "{file}"\n')[:1]
+    assert "chmod 600" in fault.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ('[inbound.a]\nto = ["x"]', "inbound.a", "needs a token"),
+        (f'[inbound.a]\nto = ["x"]\ntoken = "{LONG}"\nsecret = "{LONG}"', "secret", "not more"),
+        (f'[inbound.a]\ntoken = "{LONG}"', "inbound.a", "either to or route"),
+        (f'[inbound.a]\ntoken = "{LONG}"\nto = ["x"]\nroute = "y"', "inbound.a", "either to or"),
+        (f'[inbound.a]\ntoken = "{LONG}"\nroute = "y"', "route", "there is no [[route]] 'y'"),
+        (f'[inbound.a]\ntoken = "{LONG}"\nto = ["x@@y"]', "to", "expected an address"),
+        (f'[inbound.a]\ntoken = "{LONG}"\nto = ["x"]\nsignature = "github"', "signature", "secret"),
+        (f'[inbound.a]\ntoken = "{LONG}"\nto = ["x"]\ntext = "$nothing"', "text", "unknown: $noth"),
+        (f'[inbound."a b"]\ntoken = "{LONG}"\nto = ["x"]', "inbound.a b", "at most 48 letters"),
+        ('[inbound.a]\ntoken = "short"\nto = ["x"]', "token", "at least 16 characters"),
+        ("[api_token.a]\n", "api_token.a", "either token or token_file"),
+        (f'[api_token.a]\ntoken = "{LONG} x"', "token", "without blanks"),
+        ('[http]\nbind = ["/run/http"]', "http.bind", "expected address:port"),
+        ('[http]\nbind = ["localhost:80"]', "http.bind", "no IP address"),
+        ('[http]\nhosts = ["a b"]', "http.hosts", "domain name"),
+    ],
+)
+def test_faults_of_the_http_port(tmp_path: Path, text: str, key: str, words: str) -> None:
+    found = faults(tmp_path, f"{text}\n")
+    assert any(fault.key.endswith(key) and words in fault.problem for fault in found), found
+    assert not any("short" in str(fault) for fault in found)
