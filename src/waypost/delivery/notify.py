@@ -1,18 +1,18 @@
 """The transport of ``notify`` targets: people are told by services that Apprise speaks to.
 
-What failed is tried again by the schedule, and only where it failed: who was told is remembered
-for as long as the hub runs.
+What failed is tried again by the schedule, and only where it failed: who was told is remembered.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from waypost.delivery.events import Event, EventReader
 from waypost.delivery.notice import notice_of, picture_in
 from waypost.delivery.notifier import Notifier, Picture, Told
+from waypost.delivery.told import ToldUrls, mark_of
 from waypost.delivery.transport import DeliveryJob, deferred
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.message import QueuedMessage
@@ -26,10 +26,6 @@ MAX_TEXT = 2_000
 # Octets of a picture that goes as it is; a larger one is made smaller.
 MAX_PICTURE = 1_048_576
 PICTURE_PX = 1_280
-# Notifications under way whose state is remembered.
-_MAX_REMEMBERED = 10_000
-
-_Key = tuple[str, str, int]  # target, queue id, recipient number
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +43,12 @@ class NotifySettings:
 class NotifyTransport:
     """Notifies people."""
 
-    def __init__(self, events: EventReader) -> None:
+    def __init__(self, events: EventReader, told: Path) -> None:
+        """`told`: the file where it is remembered who was."""
         self._events = events
         self._settings: dict[str, NotifySettings] = {}
         self._notifiers: dict[str, Notifier] = {}
-        self._told: OrderedDict[_Key, set[Secret]] = OrderedDict()
+        self._told = ToldUrls(told)
 
     def configure(self, notify: Sequence[NotifySettings]) -> None:
         """From now on these."""
@@ -102,22 +99,20 @@ class NotifyTransport:
             has_picture=picture is not None,
         )
         notifier = self._notifiers.setdefault(settings.name, Notifier())
-        key = (settings.name, job.message.queue_id, recipient.number)
-        done = self._told.setdefault(key, set())
-        while len(self._told) > _MAX_REMEMBERED:
-            self._told.popitem(last=False)
+        key = f"{settings.name} {job.message.queue_id} {recipient.number}"
+        before = await self._told.of(key)
         failures: list[tuple[int, Told]] = []
         for number, url in enumerate(settings.urls, 1):
-            if url in done:
+            if mark_of(url) in before:
                 continue
             told = await notifier.tell(url, notice, picture)
-            if told.is_done:
-                done.add(url)
-            else:
+            if not told.is_done:
                 failures.append((number, told))
+            elif failures or number < len(settings.urls):
+                await self._told.add(key, url)
         if failures:
             return refusal(settings.name, failures)
-        self._told.pop(key, None)
+        await self._told.forget(key)
         return Reply(250, f"notify {settings.name}: {len(settings.urls)} told", (0, 0))
 
     async def _picture(self, message: QueuedMessage, event: Event) -> Picture | None:
