@@ -143,6 +143,11 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
         senders=SenderPolicy(
             LiteralSender(values["policy"]["literal_sender"]),
             Networks(values["policy"]["vouchers"]),
+            tuple(
+                frozenset(device["address"])
+                for device in values["device"]
+                if len(device["address"]) > 1
+            ),
         ),
         mqtt=_mqtt(values["mqtt"]),
         devices=tuple(
