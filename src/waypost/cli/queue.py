@@ -18,13 +18,13 @@ from waypost.cli.output import (
     printable,
     say,
     say_json,
-    size_text,
     table,
 )
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
 from waypost.errors import HubUnreachable
 from waypost.mail.envelope import OVER, QueueId, RecipientStatus
+from waypost.mail.sizes import size_text
 from waypost.queue.history import Entry, Search
 from waypost.queue.spool import Spool
 from waypost.queue.sqlite import SqliteStore
@@ -265,7 +265,9 @@ def say_entry(entry: Entry) -> None:
                 reply = f": {printable(attempt.reply)}" if attempt.reply else ""
                 say(f"    {local_time(attempt.at)}  {attempt.outcome}{where}{reply}")
         if recipient.outcome is not None:
-            colour = "green" if recipient.outcome in ("delivered", "relayed") else "red"
+            colour = (
+                "green" if recipient.outcome in ("delivered", "relayed", "suppressed") else "red"
+            )
             where = f" {recipient.last_hop}" if recipient.last_hop else ""
             say(
                 f"    {local_time(recipient.finished_at)}  {paint(recipient.outcome, colour)}"
@@ -276,4 +278,5 @@ def say_entry(entry: Entry) -> None:
             say(
                 f"    now {_status_text(recipient.status)}"
                 + (f", next attempt {due}" if due else "")
+                + (f": {printable(recipient.last_reply)}" if recipient.last_reply else "")
             )

@@ -21,7 +21,7 @@ from waypost.mail.address import AddressLiteral, Domain
 from waypost.mail.envelope import Body
 from waypost.mail.fields import Field, Section, split
 from waypost.mail.message import Content, QueuedMessage, date_field_value, trace_name
-from waypost.mail.outgoing import Circumstances, is_signed, rewritten
+from waypost.mail.outgoing import Circumstances, in_ascii, is_signed, rewritten
 from waypost.mail.reply import Reply
 from waypost.mail.stripping import LeftOut, Stripping
 from waypost.mail.transfer import Encoding, Scan
@@ -120,9 +120,10 @@ class _Making:
             return Outgoing(message, refusal=refusal)
         envelope = message.envelope
         takes_utf8 = "SMTPUTF8" in self.extensions
+        known = self._circumstances(section.fields)
         header = rewritten(
             section.fields,
-            self._circumstances(),
+            known,
             rewrite_from=rewrite_from,
             may_be_utf8=takes_utf8 and envelope.smtputf8,
         )
@@ -165,6 +166,10 @@ class _Making:
             octets += b"\r\n"
         if rewrite_from is not None and envelope.reverse_path is not None:
             envelope = envelope._replace(reverse_path=rewrite_from)
+        sender = envelope.reverse_path
+        if known.is_device_s_own and not takes_utf8 and sender is not None and not sender.is_ascii:
+            envelope = envelope._replace(reverse_path=in_ascii(sender))
+            changes.append("reverse-path")
         if envelope.smtputf8 and not takes_utf8 and octets.isascii():
             # What needed it is encoded; the addresses are judged by whoever sends them.
             envelope = envelope._replace(smtputf8=False)
@@ -225,7 +230,7 @@ class _Making:
             f"Size: {left_out.size} octets\nSHA-256: {left_out.sha256}\n\n{whole}"
         )
 
-    def _circumstances(self) -> Circumstances:
+    def _circumstances(self, fields: Sequence[Field]) -> Circumstances:
         message = self.message
         arrival, reverse_path = message.arrival, message.envelope.reverse_path
         host = trace_name(arrival.local_ip, self.hostname)
@@ -237,7 +242,16 @@ class _Making:
             domain = AddressLiteral(arrival.local_ip)
         else:
             domain = Domain(host)
-        return Circumstances(message.queue_id, message.accepted_at, host, reverse_path, domain)
+        # A relay says that it is one, and a program that logs in says SMTPUTF8 where it means it.
+        is_device_s_own = (
+            arrival.trusted
+            and arrival.client_ip is not None
+            and arrival.login is None
+            and all(one.key != "received" for one in fields)
+        )
+        return Circumstances(
+            *(message.queue_id, message.accepted_at, host, reverse_path, domain), is_device_s_own
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from waypost.devices.device import MAX_TEXT, Device, DeviceSettings
 from waypost.errors import WaypostError
 from waypost.mail.address import IPAddress, as_value
 from waypost.mail.message import QueuedMessage, decoded_fields
+from waypost.mail.standing import is_duplicate
 from waypost.observe import Log
-from waypost.smtp.quirks import Quirk
+from waypost.smtp.quirks import Quirk, quirk_words
 from waypost.tls.kept import KeptUnavailable, kept
 
 FILE = "devices.db"
@@ -100,6 +101,10 @@ class Registry:
             raise NoSuchDevice(f"there is no device {text!r}; see: waypost device list")
         return device
 
+    def at(self, ip: IPAddress) -> Device | None:
+        """By address; None: it is not known."""
+        return self._devices.get(ip)
+
     def name_of(self, ip: IPAddress) -> str | None:
         """The name an address was given; None: it has none."""
         device = self._devices.get(ip)
@@ -134,6 +139,7 @@ class Registry:
         if device is None:
             return  # a stranger, or one that has been forgotten meanwhile
         device.messages += 1
+        device.duplicates += is_duplicate(message.prepend)
         device.last_at = device.mail_at = message.accepted_at
         device.waited_from = time.monotonic()
         reverse_path = message.envelope.reverse_path
@@ -148,9 +154,15 @@ class Registry:
 
     def forgave(self, device: Device, quirks: Quirk) -> None:
         """A session has shown these."""
-        if quirks & ~device.quirks:
-            device.quirks |= quirks
+        if int(quirks) & ~int(device.quirks):  # as flags that would take ten times as long
+            new = quirks & ~device.quirks
+            device.quirks |= new
             self._note(device)
+            if self._log is not None:
+                forgiven = "; ".join(quirk_words(new))
+                self._log.event(
+                    "device-quirk", client=device.ip, device=device.label, forgiven=forgiven
+                )
 
     def note(self, device: Device) -> None:
         """Something of it has changed."""

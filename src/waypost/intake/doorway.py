@@ -19,10 +19,11 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
 from waypost.intake.peeking import first_octets
-from waypost.intake.session import GOODBYE_S, HANDSHAKE_S, Caller, IncomingSession, ip_of
+from waypost.intake.session import GOODBYE_S, HANDSHAKE_S, Caller, IncomingSession
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
+from waypost.net.peers import ip_of
 from waypost.net.proxy_header import BadProxyHeader, ProxyHeader, ProxyHeaderReader
 from waypost.tls.hello import HANDSHAKE, HELLO_BYTES
 
@@ -124,7 +125,7 @@ class Doorway:
         if listener.offers_tls:
             if habit is None:
                 hold_s = HELLO_S
-            elif habit & Habit.TLS_FIRST:
+            elif habit and habit & Habit.TLS_FIRST:  # most have none
                 hold_s = HELLO_AGAIN_S
         return max(hold_s, self.delay_s(caller))
 

@@ -13,8 +13,6 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from waypost.accounts.accounts import Account
@@ -22,10 +20,11 @@ from waypost.devices.visits import Visit
 from waypost.intake.acceptance import Transaction
 from waypost.intake.peeking import first_octets
 from waypost.mail import reply as replies
-from waypost.mail.address import IPAddress, as_value
+from waypost.mail.address import IPAddress
 from waypost.mail.envelope import Arrival
 from waypost.mail.message import trace_name
 from waypost.mail.reply import Reply
+from waypost.net.peers import ip_of
 from waypost.smtp.command import MailRequested, RcptRequested
 from waypost.smtp.events import (
     ContentChunk,
@@ -35,8 +34,9 @@ from waypost.smtp.events import (
     TlsRequested,
     TransactionDropped,
 )
+from waypost.smtp.phase import Phase
 from waypost.smtp.quirks import Quirk
-from waypost.smtp.server import Phase, ServerSession
+from waypost.smtp.server import ServerSession
 from waypost.tls.hello import HANDSHAKE
 
 if TYPE_CHECKING:
@@ -72,12 +72,6 @@ class Caller(NamedTuple):
     local_ip: IPAddress
     is_trusted: bool
     is_counted: bool  # a stranger, with the limits of one; never true of the trusted
-
-
-@lru_cache(maxsize=8192)
-def ip_of(host: str) -> IPAddress:
-    """The value of an address as a socket gives it, without its zone."""
-    return as_value(ip_address(host.partition("%")[0]))
 
 
 class IncomingSession(asyncio.Protocol):
@@ -260,7 +254,8 @@ class IncomingSession(asyncio.Protocol):
             if self._session.phase is not Phase.CLOSED:
                 self._session.quirks |= Quirk.NO_QUIT
                 self._visit.note("the client went away")
-            self._visit.forgave(self._session.quirks)
+            if self._session.quirks:
+                self._visit.forgave(self._session.quirks)
             self._visit = None
         self._session.phase = Phase.CLOSED
         # A message whose content has ended is the store's business now, whoever is listening.
@@ -356,7 +351,7 @@ class IncomingSession(asyncio.Protocol):
         ended_by = session.ended_by
         if ended_by is not None and ended_by.code == 554 and self._client_ip is not None:
             self._listener.note_turned_away(self._client_ip, ended_by)
-        if session.may_have_ended:
+        if self._transaction is not None and session.may_have_ended:
             self._listen_for_more(SILENT_LOOKS)
         if session.is_answering and session.buffered_bytes > MAX_UNREAD_BYTES:
             self._pause()

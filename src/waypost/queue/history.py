@@ -10,11 +10,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from waypost.errors import StoreUnavailable
-from waypost.mail.envelope import REPORT, QueueId, RecipientStatus
+from waypost.mail.envelope import REPORT, Arrival, QueueId, RecipientStatus
 from waypost.queue import schema
 from waypost.queue.store import decode_queue_id, encode_queue_id
 
@@ -99,6 +100,16 @@ class Search:
     limit: int = 50
 
 
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Mails of one client that a route holds back."""
+
+    arrival: Arrival  # whose they are; not how they came
+    route: str
+    until: float
+    messages: int
+
+
 class History:
     """Reader of one queue.db."""
 
@@ -141,6 +152,28 @@ class History:
                 (target,),
             )
             return [encode_queue_id(number) for (number,) in rows]
+
+    def held_back(self, begin: str) -> list[HeldBack]:
+        """Mail that waits, and whose last reply begins so. Raises StoreUnavailable."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT client_ip, trusted, login, rule, max(next_attempt_at),"
+                " count(DISTINCT queue_id) FROM recipient JOIN message USING (queue_id)"
+                " WHERE next_attempt_at IS NOT NULL AND attempts = 0"
+                " AND substr(last_reply, 1, ?) = ? GROUP BY 1, 2, 3, 4",
+                (len(begin), begin),
+            ).fetchall()
+        return [
+            HeldBack(
+                Arrival(
+                    *("", None if ip is None else ip_address(ip), None, "", ""),
+                    trusted=bool(trusted),
+                    login=login,
+                ),
+                *(rule, until, messages),
+            )
+            for ip, trusted, login, rule, until, messages in rows
+        ]
 
     def refusals(self, search: Search) -> list[RefusalEntry]:
         """Refusals that match, newest first. Raises StoreUnavailable."""

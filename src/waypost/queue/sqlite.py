@@ -205,22 +205,28 @@ class SqliteStore:
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """See QueueStore."""
-        queue_id = settlement.message.queue_id
-        wish = self._wishes.get(queue_id)
-        if wish is not None:
-            self._grant(wish, settlement)
-        future = self._batches.submit(settle_request(settlement))
+        return self.settle_together((settlement,))
+
+    def settle_together(self, settlements: Sequence[Settlement]) -> asyncio.Future[None]:
+        """See QueueStore."""
+        for settlement in settlements:
+            wish = self._wishes.get(settlement.message.queue_id)
+            if wish is not None:
+                self._grant(wish, settlement)
+        future = self._batches.submit(settle_request(settlements))
 
         def settled(done: asyncio.Future[None]) -> None:
             if done.cancelled() or done.exception() is not None:
                 return
-            left = self._lent.get(queue_id, 0) - len(settlement.results)
-            if left > 0:
-                self._lent[queue_id] = left
-            else:
-                self._lent.pop(queue_id, None)
-                self._wishes.pop(queue_id, None)
-            self._settled(settlement)
+            for settlement in settlements:
+                queue_id = settlement.message.queue_id
+                left = self._lent.get(queue_id, 0) - len(settlement.results)
+                if left > 0:
+                    self._lent[queue_id] = left
+                else:
+                    self._lent.pop(queue_id, None)
+                    self._wishes.pop(queue_id, None)
+                self._settled(settlement)
 
         future.add_done_callback(settled)
         return future

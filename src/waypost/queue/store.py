@@ -66,8 +66,8 @@ class Refusal:
     reply: Reply
 
 
-class QueueStore(Protocol):
-    """The contract; see the module text. Failures: QueueFull, StoreUnavailable."""
+class Intake(Protocol):
+    """The part of the contract that mail comes in by. Failures: QueueFull, StoreUnavailable."""
 
     def next_id(self) -> QueueId:
         """A queue id nobody has."""
@@ -81,6 +81,14 @@ class QueueStore(Protocol):
         """Keep a message; done only when it is durable."""
         ...
 
+    def note_refusal(self, refusal: Refusal) -> None:
+        """Remember a refusal for the trace, when there is time."""
+        ...
+
+
+class QueueStore(Intake, Protocol):
+    """The contract; see the module text. Failures as of Intake."""
+
     async def lease(self, limit: int) -> list[QueuedMessage]:
         """Up to `limit` messages with recipients that are due, each with just those."""
         ...
@@ -93,16 +101,16 @@ class QueueStore(Protocol):
         """Record what became of leased recipients, in one transaction."""
         ...
 
+    def settle_together(self, settlements: Sequence[Settlement]) -> asyncio.Future[None]:
+        """As `settle`, of several messages: all of it is recorded, or nothing."""
+        ...
+
     async def act(self, action: Action, ids: Sequence[QueueId] | None) -> int:
         """An operator's action on some messages, or on all (None); how many recipients."""
         ...
 
     async def hold_all_new(self, *, held: bool) -> None:
         """Lend nothing any more, or lend again; kept over a restart."""
-        ...
-
-    def note_refusal(self, refusal: Refusal) -> None:
-        """Remember a refusal for the trace, when there is time."""
         ...
 
     async def close(self) -> None:

@@ -268,7 +268,8 @@ def test_event_of() -> None:
     assert json.loads(json.dumps(event)) == event
     attachments = event.pop("attachments")
     assert isinstance(attachments, list)
-    assert [set(one) for one in attachments] == [{"name", "type", "size", "sha256"}] * 2
+    assert [set(one) for one in attachments] == [{"name", "type", "size", "sha256", "url"}] * 2
+    assert [one["url"][-11:] for one in attachments] == ["0ABC/part/1", "0ABC/part/2"]
     assert event == {
         "v": 1,
         "id": "0ABC",
@@ -285,6 +286,9 @@ def test_event_of() -> None:
         "severity": "warning",
         "tags": ["garden"],
         "url": "https://hub.example/mail/0ABC",
+        "more": None,
+        "suppressed": [],
+        "duplicate_of": None,
     }
 
 
