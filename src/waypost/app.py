@@ -179,12 +179,14 @@ def make_smtp(
     log: Log | None = None,
     on_login: OnLogin | None = None,
     on_pin: OnPin | None = None,
+    resolver: Resolver | None = None,
 ) -> SmtpTransport:
     """The transport for mail on its way out. Raises as `make_tls_policy`.
 
-    `log`, `on_login` and `on_pin` are a hub's, see Credentials and Securing.
+    `log`, `on_login` and `on_pin` are a hub's, see Credentials and Securing. `resolver` None: one
+    is made.
     """
-    resolver = make_resolver(settings)
+    resolver = resolver or make_resolver(settings)
     http = HttpClient(gate, resolver, Origin.OPERATOR)
     credentials = Credentials(settings.data_dir, http, settings.relays, log=log, on_login=on_login)
     sts = StsPolicies(

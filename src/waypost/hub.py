@@ -198,7 +198,7 @@ class Hub:
             events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
         )
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
-        self._notify = NotifyTransport(events)
+        self._notify = NotifyTransport(events, settings.data_dir / "notify.json")
         self._notify.configure(settings.notify)
         transports: dict[str, Transport] = {
             "mailbox": self._maildir,

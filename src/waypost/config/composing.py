@@ -148,6 +148,11 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
         senders=SenderPolicy(
             LiteralSender(values["policy"]["literal_sender"]),
             Networks(values["policy"]["vouchers"]),
+            tuple(
+                frozenset(device["address"])
+                for device in values["device"]
+                if len(device["address"]) > 1
+            ),
         ),
         mqtt=mqtt,
         mqtt_events=mqtt_events,

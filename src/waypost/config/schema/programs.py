@@ -352,7 +352,8 @@ DEVICE = Section(
             read_addresses,
             REQUIRED,
             "an IP address, or a list of them",
-            "Where its mail comes from.",
+            "Where its mail comes from. Of several, each [proves senders"
+            "](../how-to/prove-literal-senders.md) at the others.",
         ),
         Key("name", read_device_name, REQUIRED, "a text", "What it is called, in any script."),
         Key(
