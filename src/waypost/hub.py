@@ -81,6 +81,8 @@ from waypost.routing.table import RoutingTable
 from waypost.tls.pins import Pin
 from waypost.tls.policy import TlsPolicy
 from waypost.tls.settings import LOOK_S, Profile
+from waypost.web.server import WebServer
+from waypost.web.site import Site
 
 if TYPE_CHECKING:
     from waypost.acme.renewer import Renewer
@@ -142,6 +144,13 @@ class Hub:
             log=log,
         )
         self._door = Door(self._acceptance, lambda: self._settings.limits)
+        self._site = Site(
+            self._door, lambda: self._settings.limits, self._visitors, self._troubles, log
+        )
+        self._configure_site(settings)
+        self._web = WebServer(
+            self._site.serve, names=lambda: self._site.names, visitors=self._visitors, log=log
+        )
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )
@@ -262,6 +271,7 @@ class Hub:
             self._say_masked(self._settings)
             for settings in self._settings.listeners:
                 await self._listen(settings)
+            await self._web.listen(self._settings.http.bind)
             await self._control.start()
             self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
             self._spawn(self._dispatcher.run(), "dispatcher")
@@ -365,6 +375,12 @@ class Hub:
                 except OSError as error:
                     trouble = error.strerror
                     self._log.event("reload-trouble", why=trouble)
+        self._configure_site(settings)
+        try:
+            await self._web.listen(settings.http.bind)
+        except OSError as error:
+            trouble = error.strerror
+            self._log.event("reload-trouble", why=trouble)
         self._log.event("reloaded", source=settings.source)
         return trouble
 
@@ -375,6 +391,23 @@ class Hub:
     async def _configure_mqtt(self, settings: Settings) -> None:
         names = self._device_names = make_device_names(settings, self._devices)
         await self._mqtt.configure(settings.mqtt, lambda source: names.called(source).slug)
+
+    def _configure_site(self, settings: Settings) -> None:
+        self._site.configure(
+            *(settings.http, settings.api_tokens, settings.inbound),
+            trusted=trusted_clients(settings),
+            hostname=settings.hostname,
+        )
+
+    def _troubles(self) -> dict[str, str | None]:
+        """What keeps the hub from taking mail; see Health."""
+        there = [listener.settings for listener in self._listeners]
+        away = [wanted.name for wanted in self._settings.listeners if wanted not in there]
+        refusal = self._store.refusal(0)
+        return {
+            "listeners": f"not open: {', '.join(away)}" if away else None,
+            "store": None if refusal is None else refusal.text,
+        }
 
     def _say_masked(self, settings: Settings) -> None:
         trusted = Networks(settings.trusted)
@@ -431,7 +464,8 @@ class Hub:
         await self._control.close()
         # What nobody can write down any more need not be waited for.
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
-        await asyncio.gather(*(listener.drain(limit_s) for listener in self._listeners))
+        drains = (listener.drain(limit_s) for listener in self._listeners)
+        await asyncio.gather(self._web.drain(limit_s), *drains)
         await self._from_mqtt.close(limit_s)
         self._logins.close()
         for task in self._background:
@@ -511,7 +545,8 @@ class Hub:
         self._renewer.look_again()
 
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
-        return frozenset(bound for listener in self._listeners for bound in listener.bound)
+        bound = (bound for listener in self._listeners for bound in listener.bound)
+        return frozenset((*bound, *self._web.bound))
 
     async def _relay_login_changed(self, relay: Relay, lost: LostLogin | None) -> None:
         """Tell the operator; when the login is back, its mail goes at once."""

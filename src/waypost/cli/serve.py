@@ -52,7 +52,8 @@ def _serve(parsed: argparse.Namespace) -> int:
             )
             return EXIT_LATER
         if isinstance(error, OSError) and "cannot bind" in text:
-            complain("choose another address or port with [[listener]] bind = […]")
+            where = "[http]" if "[http]" in text else "[[listener]]"
+            complain(f"choose another address or port with {where} bind = […]")
         return EXIT_USAGE
     return EXIT_YES
 

@@ -14,6 +14,7 @@ from waypost.config.programs import mqtt_of, notify_of, webhook_of
 from waypost.config.reading import Values
 from waypost.config.relays import relay_of
 from waypost.config.settings import DEFAULT_LISTENERS, Settings
+from waypost.config.web import hook_of, http_of, token_of
 from waypost.devices.names import DeviceSettings
 from waypost.intake.acceptance import Limits
 from waypost.intake.senders import LiteralSender, SenderPolicy
@@ -153,6 +154,9 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             DeviceSettings(device["address"], device["name"], device["kind"])
             for device in values["device"]
         ),
+        http=http_of(values["http"]),
+        api_tokens=tuple(map(token_of, values["api_token"])),
+        inbound=tuple(map(hook_of, values["inbound"])),
         log_as_json=values["log"]["format"] == "json",
         source=source,
     )

@@ -14,6 +14,7 @@ from waypost.config.relays import relay_faults
 from waypost.config.schema import SECTIONS
 from waypost.config.settings import DEFAULT_LISTENERS
 from waypost.config.storms import storm_faults
+from waypost.config.web import hook_faults, token_faults
 from waypost.devices.names import RESERVED, slug
 from waypost.mail.address import IPAddress
 from waypost.mqtt.filters import overlap
@@ -216,6 +217,9 @@ class Consistency:
     def _check_programs(self, values: Values) -> None:
         found = [("webhook", entry, webhook_faults(entry)) for entry in values["webhook"]]
         found += [("notify", entry, notify_faults(entry)) for entry in values["notify"]]
+        found += [("api_token", entry, token_faults(entry)) for entry in values["api_token"]]
+        routes = [route["name"] for route in values["route"]]
+        found += [("inbound", entry, hook_faults(entry, routes)) for entry in values["inbound"]]
         for section, entry, faults in found:
             for key, problem in faults:
                 path: KeyPath = (section, entry["name"])

@@ -90,12 +90,18 @@ class EventReader:
 
     async def has_field(self, message: QueuedMessage, name: str) -> bool:
         """Whether the start of the header has a field (lower case). Raises as `read`."""
+        return await self.field(message, name) is not None
+
+    async def field(self, message: QueuedMessage, name: str) -> str | None:
+        """The first field of this name (lower case); None: there is none. Raises as `read`."""
         async with _opened(message) as source:
             if isinstance(source, bytes):
                 head = source[:_HEAD_OCTETS]
             else:
                 head = await asyncio.to_thread(source.read, _HEAD_OCTETS)
-        return any(found == name for found, _ in header_fields(head))
+        values = (value for found, value in header_fields(head) if found == name)
+        value = next(values, None)
+        return None if value is None else value.decode("latin-1")
 
     def device_of(self, message: QueuedMessage) -> DeviceName:
         """Who sent it."""

@@ -144,7 +144,7 @@ class SmtpListener:
             host, port = split_bind(bind)
             try:
                 listening = self._listen_unix(host) if not port and host[0] == "/" else None
-                listening = listening or _listen(host, port)
+                listening = listening or listen_at(host, port)
             except OSError as error:
                 raise OSError(
                     error.errno,
@@ -339,7 +339,8 @@ class SmtpListener:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen_at(host: str, port: int) -> socket.socket:
+    """A socket bound to an IP address. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
