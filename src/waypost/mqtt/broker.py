@@ -179,7 +179,7 @@ class Broker:
         """So that the broker sends again what was not acknowledged."""
         session = self._session
         if session is not None:
-            await session.leave(GOODBYE_S)
+            await session.leave(GOODBYE_S, why="ended, to be sent again what had no room here")
 
     async def leave(self, *, is_said: bool = False, for_good: bool = False) -> None:
         """End the session in good order, saying what the will would, unless that `is_said`.

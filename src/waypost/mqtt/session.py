@@ -104,6 +104,7 @@ class Session(asyncio.Protocol):
         self._accepted: asyncio.Future[None] = loop.create_future()
         self._over: asyncio.Future[str] = loop.create_future()  # why it ended
         self.max_packet: int | None = None  # octets the broker takes at once; None: not said
+        self._farewell = ""  # why we have said it
         # What of ours a broker without "no local" will send us.
         self._echoes: deque[tuple[str, bytes]] = deque(maxlen=_MAX_ECHOES)
         self.is_resumed = False  # True: the broker knew us, and kept what came meanwhile
@@ -173,7 +174,7 @@ class Session(asyncio.Protocol):
         """Close the connection; without a farewell the broker sends our will."""
         self._finish(why)
 
-    async def leave(self, limit_s: float, *, for_good: bool = False) -> None:
+    async def leave(self, limit_s: float, *, for_good: bool = False, why: str = "ended") -> None:
         """Say farewell, so that the broker forgets our will, and wait until it has closed.
 
         `for_good`: it need not keep anything for us any more (MQTT 5 only; §3.14.2.2.2).
@@ -183,9 +184,10 @@ class Session(asyncio.Protocol):
         properties: Properties | None = None
         if for_good and self._settings.version == "5":
             properties = _properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0)
+        self._farewell = why
         self._engine.disconnect(properties=properties)
         await asyncio.wait({self._over}, timeout=limit_s)
-        self._finish("ended")
+        self._finish(why)
 
     # What the loop calls.
 
@@ -240,7 +242,8 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._finish("the connection was lost" + (f": {exc}" if exc else ""))
+        lost = "the connection was lost" + (f": {exc}" if exc else "")
+        self._finish(self._farewell or lost)
 
     def _look(self) -> None:
         """Now and then: is the broker still there?"""
