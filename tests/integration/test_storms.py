@@ -100,7 +100,9 @@ def test_a_hundred_mails_are_six_events(start_hub: StartHub, server: HookServer)
 
 def test_calm_devices_are_let_alone(start_hub: StartHub, server: HookServer) -> None:
     """Two devices and two routes have windows of their own."""
-    other = route("webhook:plc", name="other", match='recipient = "other@*"', goes_on=True)
+    other = route(
+        "mailbox:cams", "webhook:plc", name="other", match='recipient = "other@*"', goes_on=True
+    )
     storm = "storm = { messages = 5, per_s = 60 }\n"
     hub = start_hub(other + storm + calmed(per_s=60) + hook(server.url("/200")))
     burst(hub, 8)
@@ -127,7 +129,7 @@ def test_a_killed_hub_still_sends_the_digest(start_hub: StartHub, server: HookSe
     waits_no_more(hub)
     assert len(hub.mailbox("cams")) == 25
     events = [one.json for one in server.asked()]
-    assert [one["id"] for one in events[:5]] == first[:5]
+    assert {one["id"] for one in events[:5]} == set(first[:5])
     assert [one["more"] for one in events[5:]] == [20]
     assert {one["id"] for one in last.json["suppressed"]} == {*first[5:], *second}
 
@@ -243,7 +245,7 @@ def test_another_cap_holds_at_once(start_hub: StartHub, server: HookServer) -> N
     assert hub.run("reload").returncode == 0
     burst(hub, 4, first=5)
     told = [one.json["subject"] for one in server.wait_for(4)]
-    assert told[2:] == ["Motion 5", "Motion 6"]
+    assert sorted(told[2:]) == ["Motion 5", "Motion 6"]
     hub.config_file.write_text("\n".join(x for x in text.splitlines() if "storm" not in x))
     assert hub.run("reload").returncode == 0
     burst(hub, 3, first=9)
@@ -360,7 +362,8 @@ def test_the_same_mail_is_told_once(start_hub: StartHub, server: HookServer) -> 
     assert sorted(marked(hub, "cams", 5)) == [[], [], [], [], [first]]
     server.wait_for(4)
     waits_no_more(hub)
-    assert [one.json["id"] for one in server.asked()] == [first, other, else_, to_another]
+    assert {one.json["id"] for one in server.asked()} == {first, other, else_, to_another}
+    assert len(server.asked()) == 4
     [entry] = hub.json("trace", "--id", second)
     assert [(one["outcome"], one["last_reply"]) for one in entry["recipients"]][1] == (
         "suppressed",
@@ -400,7 +403,7 @@ def test_a_program_says_which_requests_are_one(start_hub: StartHub, server: Hook
         hub, message("another", "text").replace(b"Subj", b"X-Waypost-Dedupe: alarm-17\r\nSubj")
     )
     forged = submit_from(hub, same(3, fields="X-Waypost-Duplicate-Of: 0000000000000"))
-    assert [one.json["id"] for one in server.wait_for(2)] == [first, forged]
+    assert {one.json["id"] for one in server.wait_for(2)} == {first, forged}
     assert all(one.json["duplicate_of"] is None for one in server.asked())
     assert [first] in marked(hub, "cams", 3)
 
