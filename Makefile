@@ -45,7 +45,7 @@ $(BIN)/.tests: $(BIN)/.waypost requirements/tests.txt
 	@$(BIN)/python -c 'import test.test_email' 2>/dev/null || \
 		sh tests/support/debian.sh libpython3-testsuite
 	sh tests/support/debian.sh bind9-utils curl dnsmasq-base dovecot-core glewlwyd haproxy iproute2 ldnsutils \
-		mosquitto msmtp nsd openssl pebble postfix postgrey strace swaks unbound
+		mosquitto mosquitto-clients msmtp nsd openssl pebble postfix postgrey strace swaks unbound
 	@touch $@
 
 check: $(BIN)/.tests ## format, lint, types, layers
@@ -59,7 +59,7 @@ unit: $(BIN)/.tests ## the quick tests
 	$(BIN)/python -m pytest tests/unit tests/protocol tests/docs
 
 test: check ## everything, on real servers started by the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 $(BIN)/.bench: $(BIN)/.tests benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -r benchmarks/requirements.txt

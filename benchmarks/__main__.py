@@ -11,7 +11,9 @@ from pathlib import Path
 from benchmarks import machine, measure, report
 from benchmarks.addresses import measure_addresses
 from benchmarks.destinations import measure_destinations
+from benchmarks.devices import measure_devices
 from benchmarks.errors import BenchmarkError
+from benchmarks.fanout import measure_fanout
 from benchmarks.memory import measure_memory
 from benchmarks.peers import ROOT, WAYPOST, Task, present, program_versions
 from benchmarks.report import Result
@@ -20,7 +22,10 @@ from benchmarks.syncs import measure_syncs
 from tests.support.postfix import PostfixError, install
 
 _RESULTS = Path(__file__).with_name("results")
-_PARTS = ("accept", "relay", "starttls", "syncs", "memory", "addresses", "destinations")
+_PARTS = (
+    *("accept", "relay", "starttls", "syncs", "memory", "addresses", "destinations"),
+    *("fanout", "devices"),
+)
 
 
 def main() -> int:
@@ -55,7 +60,7 @@ def _options() -> argparse.Namespace:
 def _measure(options: argparse.Namespace) -> Result:
     if os.geteuid() != 0:
         raise BenchmarkError("needs root: Postfix can only be started by root")
-    install("openssl", "postfix", "strace")
+    install("mosquitto", "openssl", "postfix", "strace")
     if not WAYPOST.exists():
         _say("Waypost is not installed here (make venv); measuring the others only")
     plan = Plan(
@@ -85,6 +90,16 @@ def _measure(options: argparse.Namespace) -> Result:
             destinations=(
                 measure_destinations(plan.rounds, plan.messages, plan.seed, scratch, _say)
                 if "destinations" in parts
+                else None
+            ),
+            fanout=(
+                measure_fanout(plan.rounds, plan.messages, plan.seed, peers, scratch, _say)
+                if "fanout" in parts
+                else None
+            ),
+            devices=(
+                measure_devices(plan.rounds, plan.seed, peers, scratch, _say)
+                if "devices" in parts
                 else None
             ),
         )

@@ -6,10 +6,11 @@ that have ended; else from the process table, in steps of 10 ms.
 
 import contextlib
 import os
+import resource
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -133,6 +134,17 @@ def forget_peak(pids: Iterable[int]) -> None:
 def thread_cpu_s(pid: int) -> float:
     """CPU time of a process with one thread, to the nanosecond."""
     return int((_PROC / str(pid) / "schedstat").read_text().split()[0]) / 1e9
+
+
+@contextlib.contextmanager
+def files_allowed(count: int) -> Iterator[None]:
+    """Let this process, and the servers it starts meanwhile, have that many open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), max(hard, count)))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def settle_disk(limit_bytes: int = 10 << 20, patience_s: float = 10.0) -> None:

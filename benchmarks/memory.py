@@ -1,9 +1,8 @@
 """What memory a server needs: for one large message, and for ten thousand idle connections."""
 
 import contextlib
-import resource
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +96,7 @@ def _send_large(port: int) -> None:
 
 def _idle_connections(kind: type[Peer], scratch: Path) -> IdleConnections:
     with (
-        _files_allowed(IDLE_CONNECTIONS + 1000),
+        measure.files_allowed(IDLE_CONNECTIONS + 1000),
         stage(kind, Task.ACCEPT, scratch) as on,
         contextlib.ExitStack() as crowd,
     ):
@@ -132,14 +131,3 @@ def _expect(client: socket.socket, code: bytes) -> None:
         reply += chunk
     if not reply.startswith(code):
         raise BenchmarkError(f"expected {code.decode()}, got {reply.decode().strip()}")
-
-
-@contextlib.contextmanager
-def _files_allowed(count: int) -> Iterator[None]:
-    """Let this process, and the servers it starts meanwhile, have that many open files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), max(hard, count)))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -133,15 +133,20 @@ data_dir = "{self._data}"
 name = "smtp"
 bind = ["{HOST}:{self.port}"]
 role = "hub"
-[[route]]
-name = "bench"
-match = {{ recipient = "*" }}
-to = ["smtp:[{HOST}]:{setup.sink_port}"]
-{tls}"""
+{self.routes(setup)}{tls}"""
         )
         self._spawn([str(WAYPOST), "serve", "--config", str(config)], setup)
         if setup.task is not Task.RELAY:
             self._queue("hold", "--all")
+
+    def routes(self, setup: Setup) -> str:
+        """Where mail goes, in the configuration."""
+        return f"""\
+[[route]]
+name = "bench"
+match = {{ recipient = "*" }}
+to = ["smtp:[{HOST}]:{setup.sink_port}"]
+"""
 
     def held(self) -> int:
         # One line for each message that is not finished.
@@ -192,7 +197,8 @@ class PostfixPeer(Peer):
     extra: ClassVar[dict[str, str]] = {}
     _postfix: Postfix | None = None
 
-    def start(self, setup: Setup) -> None:
+    def settings(self, setup: Setup) -> dict[str, str]:
+        """What differs from the defaults, in main.cf."""
         settings = {
             "default_transport": f"smtp:[{HOST}]:{setup.sink_port}",
             "message_size_limit": str(SIZE_LIMIT_BYTES),
@@ -214,7 +220,12 @@ class PostfixPeer(Peer):
                 "smtpd_recipient_restrictions": "check_client_access static:HOLD",
                 "in_flow_delay": "0s",
             }
-        self._postfix = Postfix(main_cf=settings, parent=setup.directory, wrap=setup.wrap)
+        return settings
+
+    def start(self, setup: Setup) -> None:
+        self._postfix = Postfix(
+            main_cf=self.settings(setup), parent=setup.directory, wrap=setup.wrap
+        )
         self._postfix.start()
         self.port = self._postfix.port
         self.pid = self._postfix.pid

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from benchmarks.addresses import Reading
 from benchmarks.destinations import Destinations
+from benchmarks.devices import LATE_S, Crowd
+from benchmarks.fanout import FanOut
 from benchmarks.load import CONNECTIONS, MESSAGE_BYTES, Mode
 from benchmarks.memory import Memory
 from benchmarks.peers import Aiosmtpd, Peer, PostfixPeer, Task, TunedPostfix
@@ -53,6 +55,8 @@ class Result:
     memory: Memory | None
     addresses: tuple[Reading, ...] | None
     destinations: Destinations | None
+    fanout: tuple[FanOut, ...] | None
+    devices: tuple[Crowd, ...] | None
 
     def rows(self) -> list[Row]:
         if self.rounds is None:
@@ -93,6 +97,10 @@ def as_text(result: Result) -> str:
         lines += ["", "to read one address, us (syntax only)", *_address_table(result.addresses)]
     if result.destinations is not None:
         lines += ["", *_destination_lines(result.destinations)]
+    if result.fanout is not None:
+        lines += ["", *_fanout_lines(result.fanout)]
+    if result.devices is not None:
+        lines += ["", *_device_lines(result.devices)]
     return "\n".join(lines)
 
 
@@ -103,6 +111,8 @@ def save(result: Result, directory: Path, *, quick: bool) -> Path:
     measured += ["memory"] if result.memory is not None else []
     measured += ["addresses"] if result.addresses is not None else []
     measured += ["destinations"] if result.destinations is not None else []
+    measured += ["fanout"] if result.fanout is not None else []
+    measured += ["devices"] if result.devices is not None else []
     measured += ["quick"] if quick else []
     stem = "-".join([datetime.datetime.now(datetime.UTC).date().isoformat(), *measured])
     path = directory / f"{stem}.json"
@@ -236,6 +246,55 @@ def _destination_lines(found: Destinations) -> list[str]:
                 ],
             ],
         ),
+    ]
+
+
+def _fanout_lines(found: Sequence[FanOut]) -> list[str]:
+    yardsticks = list(dict.fromkeys(name for one in found for name in one.ratios))
+    head = ["", "msg/s", *(f"x {name}" for name in yardsticks)]
+    rows = [
+        [
+            one.peer,
+            f"{one.rate:.1f}",
+            *(_ratio_text(one.ratios.get(name)) for name in yardsticks),
+            f"{one.last_arrival_s * 1000:.0f}",
+            f"{one.latest_last_arrival_s * 1000:.0f}",
+        ]
+        for one in found
+    ]
+    return [
+        f"one message to {found[0].targets} targets, {found[0].messages} messages in each run:"
+        " messages a second that are everywhere, and ms from the 250 of one that is alone to its"
+        " last arrival",
+        *_table([*head, "last arrival, ms", "at most"], rows),
+    ]
+
+
+def _device_lines(found: Sequence[Crowd]) -> list[str]:
+    rows = [
+        [
+            crowd.peer if number == 0 else "",
+            waits.answer,
+            *(f"{s * 1000:.1f}" for s in (waits.median, waits.percentile_99, waits.longest)),
+            f"{waits.late} of {waits.count}",
+        ]
+        for crowd in found
+        for number, waits in enumerate((*crowd.waits, crowd.session))
+    ]
+    memory = [
+        [
+            crowd.peer,
+            f"{crowd.peak_resident_bytes / _MIB:,.0f}",
+            f"{crowd.shared_fairly_bytes / _MIB:,.0f}",
+        ]
+        for crowd in found
+    ]
+    return [
+        f"{found[0].devices} devices at the same moment, each with a picture of"
+        f" {found[0].picture_bytes / 1000:.0f} KB: ms until an answer",
+        *_table(["", "", "half", "99 %", "all", f"over {LATE_S * 1000:.0f} ms"], rows),
+        "",
+        *_table(["", "peak RSS MiB", "PSS MiB"], memory),
     ]
 
 

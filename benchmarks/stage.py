@@ -49,7 +49,9 @@ class Stage:
         shown = None if self.certificate is None else self.certificate.certificate
         generator = Generator(self.peer.port, messages, mode, numbered=numbered, certificate=shown)
         try:
-            arrived_at = None if self.sink is None else self.sink.wait_for(self.sent, generator)
+            arrived_at = (
+                None if self.sink is None else self.sink.wait_for(self.sent, generator.check)
+            )
             accepted_at, cpu_s = generator.wait()
         finally:
             generator.stop()
@@ -83,6 +85,7 @@ def stage(
     *,
     wrap: Sequence[str] = (),
     dump: Path | None = None,  # where the sink writes the messages; None: nowhere
+    sink_host: str = HOST,
 ) -> Iterator[Stage]:
     """The peer, started; its directory and its processes are gone afterwards."""
     with contextlib.ExitStack() as stack:
@@ -93,7 +96,7 @@ def stage(
         stack.callback(shutil.rmtree, directory)
         account = measure.open_account()
         stack.callback(account.close)
-        sink = stack.enter_context(Sink(dump)) if task is Task.RELAY else None
+        sink = stack.enter_context(Sink(dump, host=sink_host)) if task is Task.RELAY else None
         sink_port = free_port(HOST) if sink is None else sink.port
         certificate = _issue(directory) if task is Task.STARTTLS else None
         peer = kind()

@@ -31,20 +31,23 @@ from waypost.mail import dsn, message
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
+from waypost.mail.template import Template
 from waypost.net import interfaces
 from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.net.special import BLOCKS, Block, special_block, unwrap
 from waypost.queue import room, schema, spool, sqlite
-from waypost.smtp import client, server
+from waypost.smtp import client, lines, server
 from waypost.smtp.events import ContentRequested, ServerSettings
-from waypost.smtp.server import Phase, ServerSession
+from waypost.smtp.phase import Phase
+from waypost.smtp.server import ServerSession
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 SOURCE = ROOT / "src" / "waypost"
+QUIRKS = ROOT / "tests" / "devices"
 
 MADE = "<!-- Made by docs/generate.py. Change the code or the generator, not this page. -->\n"
 
@@ -112,6 +115,8 @@ def toml_text(value: object) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Template):
+        value = value.text
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, tuple):
@@ -141,10 +146,10 @@ def fixed_values() -> str:
         ("a stranger's content may take", seconds(session.CONTENT_S)),
         ("a TLS handshake may take", seconds(session.HANDSHAKE_S)),
         ("a PROXY header may take", seconds(doorway.PROXY_S)),
-        ("refused commands before the session ends", str(server.MAX_JUNK_COMMANDS)),
+        ("refused commands before the session ends", str(lines.MAX_JUNK_COMMANDS)),
         (
             "command line (MAIL and RCPT: with path)",
-            f"{server.MAX_COMMAND_LINE} ({server.MAX_PATH_COMMAND_LINE}) octets",
+            f"{lines.MAX_COMMAND_LINE} ({lines.MAX_PATH_COMMAND_LINE}) octets",
         ),
         ("`Received` fields that mean a loop", str(message.MAX_RECEIVED)),
         (
@@ -716,6 +721,33 @@ def clause_faults(rfc: dict[str, object], clause: dict[str, object]) -> Iterator
             yield f"{where}: {path} has no {name}"
 
 
+# device-quirks.md
+
+
+def quirks_page() -> str:
+    """The rows of tests/devices/rows.toml, with the profiles and tests that try them."""
+    rows = tomllib.loads((QUIRKS / "rows.toml").read_text("utf-8"))["row"]
+    profiles = [
+        profile
+        for path in sorted((QUIRKS / "catalogue").glob("*.toml"))
+        for profile in tomllib.loads(path.read_text("utf-8"))["profile"]
+    ]
+    lines = []
+    for row in rows:
+        names = [one["name"] for one in profiles if row.get("key") in one["quirks"]]
+        by_file: dict[str, list[str]] = {}
+        for test in row.get("tests", []):
+            file, _, name = test.partition("::")
+            by_file.setdefault(file, []).append(f"`{name}`")
+        tests = [f"{file}: {', '.join(named)}" for file, named in by_file.items()]
+        if names:
+            tests.insert(0, f"catalogue: {', '.join(f'`{name}`' for name in names)}")
+        lines.append((row["quirk"], row["trusted"], row["stranger"], "; ".join(tests)))
+    return (
+        MADE + TEXT["quirks_intro"] + table(("what it does", "trusted", "stranger", "tests"), lines)
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "config.md": config_page,
     "cli.md": cli_page,
@@ -725,6 +757,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "verdicts.md": verdicts_page,
     "files.md": files_page,
     "session-states.md": states_page,
+    "device-quirks.md": quirks_page,
     "gate.md": gate_page,
     "rfc-support.md": rfc_page,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import NOWHERE, Networks
 from waypost.observe import Log
+from waypost.queue.store import QueueIdSource
 from waypost.routing.groups import DomainGroups
 from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import MailboxOf, RoutingTable
@@ -44,6 +45,7 @@ from waypost.tls.pins import Pins
 from waypost.tls.policy import TlsPolicy
 
 if TYPE_CHECKING:
+    from waypost.delivery.preview import Preview
     from waypost.tls.authority import Subjects
     from waypost.tls.keeper import Keeper
 
@@ -82,12 +84,12 @@ def trusted_clients(settings: Settings) -> Networks:
 def configured_places(settings: Settings) -> frozenset[tuple[IPAddress | None, int]]:
     """Where a hub with these settings listens, for a gate; None: every address."""
     places: set[tuple[IPAddress | None, int]] = set()
-    for listener in settings.listeners:
-        for bind in listener.bind:
-            host, port = split_bind(bind)
-            if port:
-                ip = ip_address(host)
-                places.add((None if ip.is_unspecified else ip, port))
+    binds = [bind for listener in settings.listeners for bind in listener.bind]
+    for bind in (*binds, *settings.http.bind):
+        host, port = split_bind(bind)
+        if port:
+            ip = ip_address(host)
+            places.add((None if ip.is_unspecified else ip, port))
     return frozenset(places)
 
 
@@ -190,6 +192,34 @@ def make_smtp(
         Demands(make_tls_policy(settings), sts, log),
         Securing(make_pins(settings), credentials, on_pin),
     )
+
+
+@contextlib.asynccontextmanager
+async def make_preview(
+    settings: Settings, table: RoutingTable, names: DeviceNames, smtp: SmtpTransport
+) -> AsyncIterator[Preview]:
+    """What tells of deliveries, for as long as the block lasts."""
+    # All the transports, which no other command needs.
+    from waypost.delivery.events import EventReader
+    from waypost.delivery.preview import Preview
+    from waypost.reading.process import MailReader
+
+    reader = MailReader()
+    try:
+        yield Preview(
+            events=EventReader(reader, lambda: names, lambda: settings.web_url),
+            smtp=smtp,
+            table=table,
+            mail_root=mailbox_root(settings),
+            data_dir=settings.data_dir,
+            webhooks={one.name: one for one in settings.webhooks},
+            notify={one.name: one for one in settings.notify},
+            mqtt=settings.mqtt,
+            mqtt_events=settings.mqtt_events,
+            next_id=QueueIdSource().next_id,
+        )
+    finally:
+        await reader.close()
 
 
 def make_mailbox_names(settings: Settings) -> MailboxNames:

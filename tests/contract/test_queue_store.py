@@ -224,7 +224,7 @@ async def test_a_bad_request_does_not_fail_those_beside_it(bench: StoreBench) ->
         assert lent == {message.queue_id for message in (there, *good)}
     entry = bench.entry(there.queue_id)
     assert entry is not None
-    assert [str(r.recipient.forward_path) for r in entry.recipients] == ["bob@[127.0.0.1]"]
+    assert [one.address for one in entry.recipients] == ["bob@[127.0.0.1]"]
 
 
 @on_loop
@@ -520,7 +520,7 @@ async def test_the_trace_tells_each_attempt(bench: StoreBench) -> None:
     assert [attempt.outcome for attempt in entry.attempts] == ["deferred", "deferred"]
     [recipient] = entry.recipients
     assert recipient.attempts == 3
-    assert recipient.outcome is OutcomeKind.DELIVERED
+    assert recipient.outcome == OutcomeKind.DELIVERED
     assert recipient.last_reply == str(TAKEN)
 
 
@@ -566,7 +566,7 @@ async def test_cancelled_mail_is_finished_and_its_content_goes(bench: StoreBench
         entry = bench.entry(message.queue_id)
         assert entry is not None
         assert entry.finished_at is not None
-        assert entry.recipients[0].outcome is OutcomeKind.CANCELLED
+        assert entry.recipients[0].outcome == OutcomeKind.CANCELLED
         assert entry.attempts[-1].outcome == "cancelled"
 
 
@@ -595,7 +595,7 @@ async def test_mail_under_way_is_cancelled_when_its_attempt_fails(bench: StoreBe
         await store.settle(deferred(lent, time.time()))
         entry = bench.entry(message.queue_id)
         assert entry is not None
-        assert entry.recipients[0].outcome is OutcomeKind.CANCELLED
+        assert entry.recipients[0].outcome == OutcomeKind.CANCELLED
         assert not bench.content_is_kept(message.queue_id)
         assert await store.lease(MANY) == []
 
@@ -612,7 +612,7 @@ async def test_success_under_way_stands_whatever_an_operator_wished(
         await store.settle(delivered(lent))
         entry = bench.entry(message.queue_id)
         assert entry is not None
-        assert entry.recipients[0].outcome is OutcomeKind.DELIVERED
+        assert entry.recipients[0].outcome == OutcomeKind.DELIVERED
 
 
 @on_loop

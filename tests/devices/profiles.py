@@ -3,6 +3,7 @@
 A file of catalogue/ holds [[profile]] tables:
 
     name      also the mailbox; {box} in the dialogue
+    mailbox   the mailbox, where the name is none that fits (optional)
     device    the kind of device
     evidence  where the quirk was seen, as project #issue; or "made after …": typical of the
               family, and seen by us nowhere
@@ -71,7 +72,13 @@ class Profile:
     stored: tuple[bytes, ...]
     trace: str = ""
     sender: str | None = None
+    box: str = ""  # empty: the name is
     stranger_stored: bool = False
+
+    @property
+    def mailbox(self) -> str:
+        """Where its mail goes."""
+        return self.box or self.name
 
 
 def read_catalogue() -> list[Profile]:
@@ -84,10 +91,17 @@ def read_catalogue() -> list[Profile]:
 
 
 def _profile(
-    *, name: str, dialogue: str, stored: list[str], quirks: list[str], **more: str
+    *,
+    name: str,
+    dialogue: str,
+    stored: list[str],
+    quirks: list[str],
+    mailbox: str = "",
+    **more: str,
 ) -> Profile:
     return Profile(
         name,
+        box=mailbox,
         quirks=tuple(quirks),
         turns=tuple(_turns(name, dialogue)),
         stored=tuple(_lines(text) for text in stored),

@@ -14,6 +14,7 @@ import pytest
 from tests.devices.profiles import Expected, Profile, read_catalogue
 from tests.support.hub import Hub
 from tests.support.mail import content_of, fields_of
+from waypost.delivery.maildir import directory_name
 
 HUB, DEVICE, STRANGER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 PAUSE_S = 0.03  # between segments, so that each is read by itself
@@ -27,7 +28,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     config = (
         f'[networks]\ntrusted = ["{DEVICE}/32"]\naccept_from_strangers = true\n'
         "[limits]\ngreet_delay_s = 0\nmessage_bytes = 1_000_000\n"
-        + "".join(f'[[mailbox]]\nname = "{profile.name}"\n' for profile in PROFILES)
+        + "".join(f'[[mailbox]]\nname = "{profile.mailbox}"\n' for profile in PROFILES)
     )
     hub = Hub(tmp_path_factory.mktemp("devices"), config)
     listener = f'[[listener]]\nname = "smtp"\nbind = ["{HUB}:{hub.port}"]\n'
@@ -119,14 +120,14 @@ def stranger_hears(device: Device, expected: Expected) -> str:
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_profile(hub: Hub, profile: Profile) -> None:
     replay(hub, profile, DEVICE)
-    count = len(profile.stored)
-    check_stored(profile, hub.wait_for_mail(profile.name, count), 1)
+    count, mailbox = len(profile.stored), directory_name(profile.mailbox)
+    check_stored(profile, hub.wait_for_mail(mailbox, count), 1)
     replay(hub, profile, STRANGER)
     if profile.stranger_stored:
-        stored = hub.wait_for_mail(profile.name, 2 * count)
+        stored = hub.wait_for_mail(mailbox, 2 * count)
         check_stored(profile, stored, 2)
     else:
-        assert len(hub.mailbox(profile.name)) == count
+        assert len(hub.mailbox(mailbox)) == count
 
 
 def check_stored(profile: Profile, stored: list[bytes], times: int) -> None:

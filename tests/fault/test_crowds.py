@@ -262,12 +262,19 @@ def test_a_flood_leaves_nothing_behind(tmp_path: Path, say: Say) -> None:
             return psutil.Process(hub.pid).num_fds()
 
         there = files()
-        flood(6_000)
-        before = resident_bytes(hub)
-        flood(6_000)
-        wait_until(lambda: files() <= there + 1, hub.log_text)
-        say(f"6,000 connections grew the hub by {resident_bytes(hub) - before:,} bytes")
-        assert resident_bytes(hub) - before < 6_000_000
+        # How many are there at once, the machine decides: memory for those is found in the first
+        # rounds. What each of them left behind would come on top in every round.
+        grown: list[int] = []
+        before = 0
+        for _ in range(5):
+            flood(6_000)
+            wait_until(lambda: files() <= there + 1, hub.log_text)
+            grown.append(resident_bytes(hub) - before)
+            before = resident_bytes(hub)
+            if grown[-1] < 6_000_000:
+                break
+        say(f"rounds of 6,000 connections grew the hub by {grown[1:]} bytes")
+        assert grown[-1] < 6_000_000
         client = Client(hub, DEVICE)
         client.begin_content()
         assert client.say(b"Subject: x\r\n\r\nx\r\n.").startswith(b"250 ")

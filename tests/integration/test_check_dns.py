@@ -488,7 +488,7 @@ def test_a_break_is_gone_on_from(nsd: Nsd, tmp_path: Path, as_json: bool) -> Non
         with under_way(*flags, "--output", "out", cwd=tmp_path) as process:
             wait_until(lambda: output.exists() and len(output.read_bytes().splitlines()) > 800)
             process.send_signal(signal.SIGINT)
-            _, complaints = process.communicate(timeout=10)
+            _, complaints = process.communicate(timeout=120)
         assert process.returncode == 130
         assert "stopped; the same command goes on from here" in complaints
         assert "Traceback" not in complaints

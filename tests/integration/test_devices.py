@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import smtplib
 import socket
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support.hub import Hub
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 PASSWORD = "correct horse"
 
@@ -116,6 +118,11 @@ def test_what_they_are_forgiven_and_how_they_encrypt(hub: Hub) -> None:
         "bare CR or LF, or NUL, in content",
         "ends without QUIT",
     ]
+    for _ in range(2):
+        raw(hub, b"HELO K\xfcche\r\nMAIL FROM:<K\xfcche@cam.lan>\r\nQUIT\r\n", "127.0.0.6")
+    wait_until(lambda: devices(hub)["127.0.0.6"]["quirks"], hub.log_text)
+    assert devices(hub)["127.0.0.6"]["quirks"] == ["letters in commands that are not UTF-8"]
+    assert len(re.findall(r" device-quirk client=127\.0\.0\.6 ", hub.log_text())) == 1
     with hub.smtp(source_address=("127.0.0.5", 0)) as session:
         session.starttls()
         session.sendmail("cam@x.example", ["alerts@[127.0.0.1]"], "Subject: x\r\n\r\n")
@@ -230,6 +237,10 @@ def test_its_mailbox_takes_what_has_none(hub: Hub) -> None:
     route = hub.run("route", "anything@[127.0.0.1]", "--client", "127.0.0.2").stdout.decode()
     assert "the mailbox of the device at 127.0.0.2 is 'Front'" in route
     assert "accepted: mailbox:front" in route
+    # Some forms want a name with a dot behind the "@".
+    with hub.smtp(source_address=("127.0.0.2", 0)) as session:
+        session.sendmail("cam@x.example", ["any@camera.lan"], "Subject: misaddressed\r\n\r\n")
+    hub.wait_for_mail("front", 2)
     elsewhere = hub.run("route", "anything@[127.0.0.1]", "--client", "127.0.0.3").stdout.decode()
     assert "accepted: mailbox:anything" in elsewhere
 
@@ -243,6 +254,7 @@ def test_what_cannot_be_set_is_refused(hub: Hub) -> None:
             (("127.0.0.2", "--alarm", "pigeon:1"), "no target", 2),
             (("127.0.0.2", "--name", "a b"), "letters", 2),
             (("127.0.0.2", "--expect", "soon"), "span of time", 2),
+            (("127.0.0.2", "--mailbox", ""), "mailbox '': expected a text", 2),
             (("127.0.0.2",), "nothing to set", 2),
             (("127.0.0.2", "--name", "Taken"), "has the name", 1),
             (("nobody", "--name", "x"), "no device 'nobody'", 1),

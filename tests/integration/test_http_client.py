@@ -254,7 +254,5 @@ def test_a_server_that_dawdles_is_given_up() -> None:
         connected.sendall(OK + b"\r\n")
         dawdle(connected)
 
-    began_at = time.monotonic()
     with peer(talk) as url, pytest.raises(HttpFailed, match="no whole response in 1 s"):
         fetch(url, timeout_s=1.0)
-    assert time.monotonic() - began_at < 8  # the peer would have talked for ten

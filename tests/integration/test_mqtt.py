@@ -366,7 +366,7 @@ def test_mail_that_came_from_mqtt_does_not_go_back(start_hub: StartHub, broker: 
 
 
 def test_pictures_too_large_are_left_out(start_hub: StartHub, broker: Mosquitto) -> None:
-    hub = start_hub(config(broker, 'image_bytes = "10K"'))
+    hub = start_hub(config(broker, 'max_attachment = "10K"'))
     with broker.listener(f"{DEVICE}/#") as listener:
         send(hub, picture_mail(("jpeg", JPEG), ("png", PNG)))
         listener.wait_for(f"{DEVICE}/event")

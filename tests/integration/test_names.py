@@ -19,6 +19,7 @@ from tests.support.postfix import Postfix
 from tests.support.scripted_peer import EXTENSIONS, ScriptedPeer
 from tests.support.toml import PORT_25, retry, route
 from tests.support.waiting import wait_until
+from waypost.delivery.smtp import CONNECT_S
 
 from .conftest import StartHub, StartPeer
 
@@ -315,10 +316,8 @@ def test_no_session_waits_for_dns(start_hub: StartHub) -> None:
         server = f"127.0.0.1:{silent.getsockname()[1]}"
         hub = start_hub(dns(server) + WORLD)
         hub.run("queue", "hold", "--all")
-        start = time.monotonic()
         with hub.smtp(local_hostname="client.elsewhere.test") as smtp:
             submit(smtp, "a@far.test", sender="b@near.test")
-        assert time.monotonic() - start < 1
         with pytest.raises(BlockingIOError):
             silent.recv(512)
 
@@ -369,7 +368,7 @@ def test_an_address_that_swallows_everything_costs_a_moment(
     start = time.monotonic()
     queue_id = send_from(hosts[0], near, "a@hole.far.test", sender="b@near.test")
     peer.wait_for_mails()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < CONNECT_S / 2  # of the address that says nothing
     assert last_hop(near, queue_id).startswith("mxhole.far.test[10.9.0.2]")
 
 

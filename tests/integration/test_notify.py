@@ -79,7 +79,9 @@ def test_a_notification_has_title_text_and_picture(start_hub: StartHub, server: 
     send(hub, with_picture(octets))
     [as_json] = server.wait_for(1, f"/200/{TOPIC}")
     assert as_json.json["title"] == "Tür: Bewegung (127.0.0.1)"
-    assert as_json.json["message"] == f"<b>Somebody</b> is $there.\n\nfor {TO}, $5"
+    assert as_json.json["message"] == (
+        f"<b>Somebody</b> is $there.\n\nfor {TO}, $5\n1 attachment left out: b.pdf 8 B"
+    )
     [attached] = as_json.json["attachments"]
     assert (attached["filename"], attached["mimetype"]) == ("cam 1.jpg", "image/jpeg")
     assert base64.b64decode(attached["base64"]) == octets
@@ -108,6 +110,23 @@ def test_a_large_picture_is_made_small(
     with Image.open(io.BytesIO(made)) as small:
         assert small.size == (1_280, 960)
     assert attached["filename"] == "cam 1.jpg"
+
+
+def test_other_attachments_go_along_where_they_are_wanted(
+    start_hub: StartHub, server: HookServer
+) -> None:
+    urls = (at(server, "/200/json"), at(server, "/200/form", "form"))
+    more = 'attachment_types = ["application/pdf"]\n'
+    hub = start_hub(route("notify:phones") + notify(*urls, more=more))
+    octets = picture(20, 20)
+    send(hub, with_picture(octets))
+    [as_json] = server.wait_for(1, "/200/json")
+    sent = {one["filename"]: base64.b64decode(one["base64"]) for one in as_json.json["attachments"]}
+    assert sent == {"b.pdf": b"%PDF-1.4", "cam 1.jpg": octets}
+    assert "left out" not in as_json.json["message"]
+    [as_form] = server.wait_for(1, "/200/form")
+    assert octets in as_form.body
+    assert b"%PDF-1.4" in as_form.body
 
 
 def test_only_what_failed_is_tried_again(start_hub: StartHub, server: HookServer) -> None:

@@ -15,7 +15,8 @@ from waypost.smtp.events import (
     ServerSettings,
     TransactionDropped,
 )
-from waypost.smtp.server import MailRequested, Phase, RcptRequested, ServerSession
+from waypost.smtp.phase import Phase
+from waypost.smtp.server import MailRequested, RcptRequested, ServerSession
 
 # One whole reply: lines with a hyphen, then one with a space (RFC 5321 §4.2.1).
 REPLY = re.compile(rb"(?:([2-5][0-9]{2})-[ -~]*\r\n)*([2-5][0-9]{2}) [ -~]*\r\n")

@@ -22,6 +22,7 @@ from waypost.smtp.events import (
     ServerSettings,
     TlsRequested,
 )
+from waypost.smtp.phase import Phase
 from waypost.smtp.sasl import (
     Claim,
     PasswordClaim,
@@ -30,7 +31,7 @@ from waypost.smtp.sasl import (
     ScramKeys,
     TokenClaim,
 )
-from waypost.smtp.server import Phase, ServerSession
+from waypost.smtp.server import ServerSession
 
 ALL = ("SCRAM-SHA-256", "PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2")
 PASSWORD = "pässword"

@@ -21,8 +21,9 @@ from waypost.smtp.client import (
 )
 from waypost.smtp.command import MailRequested, RcptRequested
 from waypost.smtp.events import ServerSettings, TlsRequested, TransactionDropped
+from waypost.smtp.phase import Phase
 from waypost.smtp.replies import PeerOutOfStep
-from waypost.smtp.server import Phase, ServerSession
+from waypost.smtp.server import ServerSession
 
 # The server.
 

@@ -23,11 +23,11 @@ from waypost.cli.output import (
     reason_of,
     say,
     say_json,
-    size_text,
     table,
 )
 from waypost.delivery.maildir import directory_name, mailbox_names
 from waypost.mail.message import header_fields
+from waypost.mail.sizes import size_text
 from waypost.reading.fields import text_of
 from waypost.reading.process import Reader
 from waypost.reading.saving import save_new

@@ -77,15 +77,3 @@ def local_time(at: float | None) -> str:
 def iso_time(at: float | None) -> str | None:
     """A moment in UTC for JSON; None stays None."""
     return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-
-
-def size_text(octets: int) -> str:
-    """A size for people."""
-    if octets < 1024:
-        return f"{octets} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        octets_in_unit = octets / 1024
-        if octets_in_unit < 1024 or unit == "GiB":
-            return f"{octets_in_unit:.1f} {unit}"
-        octets = int(octets_in_unit)
-    raise AssertionError("the last unit has no end")

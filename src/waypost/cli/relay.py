@@ -8,9 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from email import policy
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from typing import Any
 
 from waypost.app import loop_factory, make_gate, make_own_addresses, make_smtp
@@ -29,14 +26,15 @@ from waypost.cli.output import (
     say_json,
     table,
 )
-from waypost.cli.submission import draft
+from waypost.cli.submission import draft, new_fields
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
 from waypost.delivery.credentials import Credentials
 from waypost.delivery.smtp import SmtpTransport
 from waypost.delivery.trial import Step, Trial
 from waypost.errors import AddressError, HubUnreachable, TemporaryError
-from waypost.mail.address import Address
+from waypost.mail.address import Address, Domain
+from waypost.mail.composing import compose
 from waypost.mail.envelope import Arrival, QueuedRecipient, Recipient
 from waypost.mail.message import QueuedMessage
 from waypost.oauth.endpoint import TokenEndpoint
@@ -352,17 +350,18 @@ def _message(settings: Settings, relay: Relay, to: Address) -> QueuedMessage:
         sender: Address | None = Address.parse(relay.username or "")
     except AddressError:
         sender = None
-    mail = EmailMessage(policy=policy.SMTP)
-    mail["From"] = str(sender or f"postmaster@{settings.hostname or 'localhost'}")
-    mail["To"] = str(to)
-    mail["Subject"] = f"Test of relay {relay.name}"
-    mail["Date"] = formatdate(localtime=True)
-    mail["Message-ID"] = make_msgid(domain="waypost.invalid")
-    mail.set_content(f"This message was sent by: waypost relay test {relay.name}\n")
+    author = sender or Address("postmaster", Domain(settings.hostname or "localhost"))
+    content = compose(
+        sender=author,
+        to=[to],
+        subject=f"Test of relay {relay.name}",
+        text=f"This message was sent by: waypost relay test {relay.name}\n",
+        fields=new_fields(sender),
+    )
     arrival = Arrival("local", None, None, "", "command line", trusted=True)
     target = str(Target("relay", relay.name))
     queued = [QueuedRecipient(0, Recipient(to), target, "command line")]
-    return draft(arrival, sender, queued, mail.as_bytes())
+    return draft(arrival, sender, queued, content)
 
 
 def _relay(settings: Settings, name: str) -> Relay | None:

@@ -4,23 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
-from ipaddress import ip_address
-from pathlib import Path
 from typing import NamedTuple
 
-from waypost.app import (
-    configured_places,
-    make_accounts,
-    make_gate,
-    make_mailbox_names,
-    make_own_addresses,
-    make_registry,
-    make_smtp,
-    make_table,
-    trusted_clients,
-)
-from waypost.cli.context import settings_of
 from waypost.cli.output import (
     EXIT_LATER,
     EXIT_NO,
@@ -28,22 +13,19 @@ from waypost.cli.output import (
     EXIT_YES,
     complain,
     paint,
-    printable,
     say,
     say_json,
 )
+from waypost.cli.route_message import explain_message
+from waypost.cli.scene import THIS_HOST, UsageFault, path_of, scene_of, sender_of
 from waypost.cli.submission import draft
 from waypost.delivery.smtp import SmtpTransport
 from waypost.delivery.transport import DeliveryJob, reply_to
-from waypost.errors import AddressError, PermanentError, TemporaryError, WaypostError
-from waypost.intake.senders import Senders
-from waypost.mail.address import Address, IPAddress, as_value
-from waypost.mail.authentication import LITERAL
+from waypost.errors import PermanentError, TemporaryError
+from waypost.mail.address import Address
 from waypost.mail.envelope import Arrival, QueuedRecipient, Recipient
-from waypost.mail.message import decoded_fields
 from waypost.mail.reply import Reply
-from waypost.net.interfaces import source_towards
-from waypost.routing.table import ContentFacts, Routing
+from waypost.routing.table import Routing
 from waypost.tls.policy import Choice
 
 
@@ -54,17 +36,31 @@ def add_commands(
     route = verbs.add_parser(
         "route", parents=[common], help="what would happen to mail, and why; sends nothing"
     )
-    route.add_argument("address", metavar="ADDR")
-    route.add_argument("--from", dest="sender", metavar="A", help="the sender (default: <>)")
     route.add_argument(
-        "--client", metavar="IP", default="127.0.0.1", help="who would send (default: this host)"
+        "address",
+        metavar="ADDR",
+        nargs="*",
+        help="the recipient; with --message one or several (default: those of To, Cc and Bcc)",
+    )
+    route.add_argument(
+        "--from",
+        dest="sender",
+        metavar="A",
+        help="the sender (default: <>, with --message the author in From)",
+    )
+    route.add_argument(
+        "--client",
+        metavar="IP",
+        help="who would send (default: this host; with --message the one that From names, if it is"
+        " at an IP address)",
     )
     route.add_argument("--listener", metavar="NAME", help="where it would come in")
+    route.add_argument("--helo", metavar="NAME", default="", help="what the client calls itself")
     route.add_argument(
         "--message",
-        type=Path,
         metavar="FILE",
-        help="the mail itself, for routes that match by subject, header or size",
+        help="the mail itself: which routes match, and what each target would be sent; - reads"
+        " standard input",
     )
     route.add_argument("--login", metavar="NAME", help="who is logged in (default: nobody)")
     route.add_argument("--json", action="store_true", help="as JSON")
@@ -72,51 +68,24 @@ def add_commands(
 
 
 def _route(parsed: argparse.Namespace) -> int:
-    settings = settings_of(parsed)
     try:
-        client = as_value(ip_address(parsed.client))
-        recipient = Address.parse(parsed.address) if "@" in parsed.address else parsed.address
-        sender = Address.parse(parsed.sender) if parsed.sender else None
-    except AddressError as error:
-        complain(str(error))
+        return _explained(parsed) if parsed.message is None else explain_message(parsed)
+    except UsageFault as fault:
+        complain(str(fault))
         return EXIT_USAGE
-    except ValueError:
-        complain(f"--client {parsed.client}: not an IP address")
-        return EXIT_USAGE
-    own = make_own_addresses(settings)
-    gate = make_gate(settings, own, lambda: configured_places(settings))
-    devices = make_registry(settings)
-    devices.load()
-    table = make_table(settings, own, make_mailbox_names(settings), gate, devices.mailbox_of)
-    arrival = Arrival(
-        protocol="ESMTP",
-        client_ip=client,
-        local_ip=_local_ip(client),
-        helo="",
-        listener=parsed.listener or settings.listeners[0].name,
-        trusted=parsed.login is not None or client in trusted_clients(settings),
-        login=parsed.login,
-    )
-    who = "trusted" if arrival.trusted else "a stranger"
-    if parsed.login is not None:
-        who = f"logged in as {parsed.login}"
-    steps = [{"step": f"{client} is {who}", "because": "networks.trusted"}]
 
-    def explain(because: str, step: str, *values: object) -> None:
-        steps.append({"step": step.format(*values), "because": because})
 
-    content = None if parsed.message is None else _facts(parsed.message)
-    find = make_accounts(settings).find
-    senders = Senders(settings.senders, own=own, account_of=find, table=lambda: table)
-    results, refusal = senders.judge(arrival, sender)
-    for result in results:
-        because = "policy.literal_sender" if result.method == LITERAL else "[[mailbox]] or user"
-        explain(because, "the sender: {}", result)
-    routing = table.route(recipient, arrival, sender, explain, content)
+def _explained(parsed: argparse.Namespace) -> int:
+    if len(parsed.address) != 1:
+        raise UsageFault("name one recipient, or give the mail with --message")
+    scene = scene_of(parsed, parsed.client or THIS_HOST)
+    recipient, sender = path_of(parsed.address[0]), sender_of(parsed.sender)
+    steps = scene.first_steps()
+    refusal = scene.judge(sender, steps)
+    routing = scene.table.route(recipient, scene.arrival, sender, steps.add)
     if refusal is not None:
         routing = Routing(routing.recipient, refusal=refusal)
-    transport = make_smtp(settings, own, gate)
-    ways = asyncio.run(_ways(transport, routing, arrival, sender))
+    ways = asyncio.run(_ways(scene.smtp(), routing, scene.arrival, sender))
     if parsed.json:
         say_json(
             {
@@ -128,13 +97,11 @@ def _route(parsed: argparse.Namespace) -> int:
                 "hops": {target: way.hops for target, way in ways.items()},
                 "tls": {t: _as_json(way.tls) for t, way in ways.items() if way.tls is not None},
                 "trouble": {t: str(way.trouble) for t, way in ways.items() if way.trouble},
-                "steps": steps,
+                "steps": steps.taken,
             }
         )
         return _status(routing, ways)
-    for step in steps:
-        because = paint(f"({step['because']})", "dim")
-        say(f"  {printable(step['step'])}  {because}")
+    steps.say()
     if routing.refusal is not None:
         say(paint(f"refused: {routing.refusal}", "red"))
         return EXIT_NO
@@ -196,21 +163,3 @@ async def _ways(
                 continue
             ways[str(route.target)] = _Way([str(host) for host in hosts], forbidden, None, tls)
     return ways
-
-
-def _facts(path: Path) -> ContentFacts:
-    """What routes ask of a message in a file."""
-    try:
-        octets = path.read_bytes()
-    except OSError as error:
-        raise WaypostError(f"--message {path}: {error.strerror}") from error
-    octets = re.sub(rb"\r?\n", b"\r\n", octets)
-    return ContentFacts(len(octets), decoded_fields(octets))
-
-
-def _local_ip(client: IPAddress) -> IPAddress | None:
-    """The address of ours such a client would connect to; None: there is no way to it."""
-    try:
-        return source_towards(client)
-    except OSError:
-        return None

@@ -7,9 +7,6 @@ import getpass
 import mimetypes
 import socket
 import sys
-from email import policy
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -25,9 +22,10 @@ from waypost.cli.output import (
     say,
     say_json,
 )
-from waypost.cli.submission import running_hub, submit
+from waypost.cli.submission import new_fields, running_hub, submit
 from waypost.errors import AddressError, HubUnreachable, WaypostError
 from waypost.mail.address import Address, AddressLiteral, Domain
+from waypost.mail.composing import AttachedFile, compose
 from waypost.mail.envelope import Outcome, OutcomeKind
 from waypost.net.interfaces import source_towards
 from waypost.routing.targets import HostPort
@@ -156,22 +154,19 @@ def _host_port(text: str) -> HostPort:
 
 
 def _compose(parsed: argparse.Namespace, sender: Address | None, to: list[Address]) -> bytes:
-    message = EmailMessage(policy=policy.SMTP)
-    if sender is not None:
-        message["From"] = str(sender)
-    message["To"] = ", ".join(str(address) for address in to)
-    message["Subject"] = parsed.subject
-    message["Date"] = formatdate(localtime=True)
-    domain = sender.domain if sender is not None else "waypost.invalid"
-    message["Message-ID"] = make_msgid(domain=str(domain))
-    text = sys.stdin.read() if parsed.body == "-" else parsed.body
-    message.set_content(text)
+    attachments: list[AttachedFile] = []
     for path in parsed.attach:
         kind, _ = mimetypes.guess_type(path.name)
-        main, _, sub = (kind or "application/octet-stream").partition("/")
         try:
             octets = path.read_bytes()
         except OSError as error:
             raise WaypostError(f"--attach {path}: {error.strerror}") from error
-        message.add_attachment(octets, maintype=main, subtype=sub, filename=path.name)
-    return message.as_bytes()
+        attachments.append(AttachedFile(path.name, kind or "", octets))
+    return compose(
+        sender=sender,
+        to=to,
+        subject=parsed.subject,
+        text=sys.stdin.read() if parsed.body == "-" else parsed.body,
+        attachments=attachments,
+        fields=new_fields(sender),
+    )

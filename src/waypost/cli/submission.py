@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from email.utils import formatdate, make_msgid
 from ipaddress import ip_address
 
 from waypost.app import loop_factory, make_gate, make_own_addresses, make_smtp
@@ -88,6 +89,12 @@ def draft(
         reports_allowed=False,
         recipients=tuple(recipients),
     )
+
+
+def new_fields(sender: Address | None) -> list[tuple[str, str]]:
+    """Date and Message-ID of a message that is written now."""
+    domain = "waypost.invalid" if sender is None else str(sender.domain)
+    return [("Date", formatdate(localtime=True)), ("Message-ID", make_msgid(domain=domain))]
 
 
 async def _deliver(

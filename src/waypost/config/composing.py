@@ -10,17 +10,17 @@ from waypost.accounts.accounts import Account
 from waypost.acme.settings import PORTS, AcmeSettings, ChallengeKind
 from waypost.check.memory import Budget
 from waypost.check.settings import CheckSettings
-from waypost.config.programs import notify_of, webhook_of
+from waypost.config.programs import mqtt_of, notify_of, webhook_of
 from waypost.config.reading import Values
 from waypost.config.relays import relay_of
 from waypost.config.settings import DEFAULT_LISTENERS, Settings
+from waypost.config.web import hook_of, http_of, token_of
 from waypost.devices.names import DeviceSettings
 from waypost.intake.acceptance import Limits
 from waypost.intake.senders import LiteralSender, SenderPolicy
 from waypost.intake.smtp_listener import ListenerSettings, split_bind
 from waypost.intake.tokens import TokenSettings
 from waypost.mail.address import Domain, IPAddress
-from waypost.mqtt.settings import MqttSettings
 from waypost.net.gateways import masking_gateways
 from waypost.net.networks import Networks
 from waypost.queue.retry import RetrySettings
@@ -62,6 +62,7 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
         )
         for entry in values["list"]
     )
+    mqtt, mqtt_events = mqtt_of(values["mqtt"], values["mqtt.subscribe"])
     return Settings(
         data_dir=data_dir.absolute(),
         hostname=hostname,
@@ -146,11 +147,16 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             LiteralSender(values["policy"]["literal_sender"]),
             Networks(values["policy"]["vouchers"]),
         ),
-        mqtt=_mqtt(values["mqtt"]),
+        mqtt=mqtt,
+        mqtt_events=mqtt_events,
+        web_url=values["http"]["url"],
         devices=tuple(
             DeviceSettings(device["address"], device["name"], device["kind"])
             for device in values["device"]
         ),
+        http=http_of(values["http"]),
+        api_tokens=tuple(map(token_of, values["api_token"])),
+        inbound=tuple(map(hook_of, values["inbound"])),
         log_as_json=values["log"]["format"] == "json",
         source=source,
     )
@@ -170,13 +176,6 @@ def _acme(acme: dict[str, Any]) -> AcmeSettings | None:
         profile=acme["profile"],
         ca=acme["ca"],
     )
-
-
-def _mqtt(mqtt: dict[str, Any]) -> MqttSettings | None:
-    if mqtt["url"] is None:
-        return None
-    given = {key: value for key, value in mqtt.items() if not key.startswith("password")}
-    return MqttSettings(**given, password=mqtt["password"] or mqtt["password_file"])
 
 
 def masked_by(networks: dict[str, Any]) -> frozenset[IPAddress]:

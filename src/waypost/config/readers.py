@@ -25,8 +25,11 @@ from waypost.mail.address import (
     IPAddress,
     as_value,
 )
-from waypost.mqtt.settings import BrokerUrl, read_base, read_prefix
+from waypost.mail.template import Template
+from waypost.mqtt.filters import read_filter
+from waypost.mqtt.settings import NAMES, TREES, BrokerUrl, read_base, read_prefix
 from waypost.net.networks import Networks
+from waypost.routing.hours import Hours
 from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.targets import parse_host, parse_target
 from waypost.smtp.auth import Secret
@@ -340,6 +343,15 @@ def _tls_rule(value: Any) -> Rule:
     return Rule(Scope(words), level, ca, hosts.domains)
 
 
+def read_hours(value: Any) -> tuple[Hours, ...]:
+    """One time of the week, or several."""
+    entries = value if isinstance(value, list) else [value]
+    hours: tuple[Hours, ...] = list_of(lambda text: Hours.parse(read_text(text)))(entries)
+    if not hours:
+        raise ValueError("expected a time, or several")
+    return hours
+
+
 def read_match(value: Any) -> dict[str, Any]:
     reads: dict[str, Read] = {
         "recipient": lambda glob: AddressGlob(read_text(glob)),
@@ -350,6 +362,9 @@ def read_match(value: Any) -> dict[str, Any]:
         "subject": lambda glob: Glob(read_text(glob)),
         "header": read_header_globs,
         "larger_than": read_size_limit,
+        "has_attachment": read_flag,
+        "helo": lambda glob: Glob(read_text(glob)),
+        "time": read_hours,
     }
     if not isinstance(value, dict):
         raise ValueError('expected a table, as in { recipient = "cam*@*" }')
@@ -435,6 +450,15 @@ def read_hook_url_file(value: Any) -> Secret:
     return read_hook_url(read_secret_file(value).revealed)
 
 
+def read_web_url(value: Any) -> str:
+    """Where people reach the web page; paths are put behind it."""
+    text = read_text(value)
+    Url.parse(text, allows_clear=True)
+    if "?" in text or "#" in text:
+        raise ValueError("expected a URL without ? and #: paths are put behind it")
+    return text.rstrip("/")
+
+
 def read_type_glob(value: Any) -> Glob:
     """A media type, as in image/*."""
     text = read_text(value)
@@ -463,8 +487,33 @@ def read_notify_urls_file(value: Any) -> tuple[Secret, ...]:
     return urls
 
 
+def read_pixels(value: Any) -> int | None:
+    """A width and height; None: none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10_000:
+        raise ValueError("expected pixels, 0 to 10000")
+    return value or None
+
+
 def read_template(value: Any) -> str:
     """A text with $fields; it may have several lines."""
     if not isinstance(value, str) or not value.replace("\n", "").isprintable():
         raise ValueError("expected a text without control characters")
     return checked_template(value)
+
+
+def read_topic_filter(value: Any) -> str:
+    return read_filter(read_text(value))
+
+
+def read_qos(value: Any) -> int:
+    # Not 2: by its rules what has come is ours before it can be durable.
+    if isinstance(value, bool) or value not in (0, 1):
+        raise ValueError("expected 0 or 1")
+    return int(value)
+
+
+def read_topic_template(value: Any) -> Template:
+    """A text with $topic, $payload and what lies below them; it may have several lines."""
+    if not isinstance(value, str) or not value.replace("\n", "").isprintable():
+        raise ValueError("expected a text without control characters")
+    return Template.parse(value, NAMES, TREES)

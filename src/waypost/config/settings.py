@@ -8,6 +8,7 @@ from pathlib import Path
 from waypost.accounts.accounts import Account
 from waypost.acme.settings import AcmeSettings
 from waypost.check.settings import CheckSettings
+from waypost.delivery.attachments import EventSettings
 from waypost.delivery.notify import NotifySettings
 from waypost.delivery.webhook import WebhookSettings
 from waypost.devices.names import DeviceSettings
@@ -23,6 +24,7 @@ from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxSettings
 from waypost.routing.table import RoutingSettings
 from waypost.tls.settings import TlsSettings
+from waypost.web.settings import ApiToken, HttpSettings, InboundHook
 
 DEFAULT_LISTENERS = (
     ListenerSettings("smtp", ("0.0.0.0:2525", "[::]:2525"), "hub"),
@@ -58,6 +60,11 @@ class Settings:
     tokens: TokenSettings | None = None  # None: nobody logs in with a token
     senders: SenderPolicy = field(default_factory=SenderPolicy)
     mqtt: MqttSettings | None = None  # None: there is no broker
+    mqtt_events: EventSettings = field(default_factory=EventSettings)
+    web_url: str | None = None  # where others reach the web page; None: nothing links to it
     devices: tuple[DeviceSettings, ...] = ()
+    http: HttpSettings = field(default_factory=HttpSettings)
+    api_tokens: tuple[ApiToken, ...] = ()
+    inbound: tuple[InboundHook, ...] = ()
     log_as_json: bool = False
     source: Path | None = None  # None: no configuration file

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from waypost.devices.names import DeviceName, DeviceNames
 from waypost.errors import TemporaryError
 from waypost.mail.message import QueuedMessage, header_fields
 from waypost.mail.standing import standing_of
-from waypost.reading.event import MAX_TEXT, event_of
+from waypost.reading.event import MAX_TEXT, event_of, page_of
 from waypost.reading.process import MailReader
 from waypost.reading.values import Attachment, ReadMail
 
@@ -25,16 +25,39 @@ class Event(NamedTuple):
     """A mail that was read, and what programs get of it."""
 
     mail: ReadMail
-    json: dict[str, object]
+    json: dict[str, Any]
+
+    @property
+    def attachments(self) -> list[dict[str, Any]]:
+        """A copy of what the event says of attachments, to add to."""
+        return [dict(entry) for entry in self.json["attachments"]]
+
+    @property
+    def url(self) -> str | None:
+        """Where a person reads the mail; None: nowhere."""
+        url: str | None = self.json["url"]
+        return url
+
+
+def _no_page() -> str | None:
+    return None
 
 
 class EventReader:
     """Reads queued mail; the work is done in the reader's process."""
 
-    def __init__(self, reader: MailReader, names: Callable[[], DeviceNames]) -> None:
-        """`names` gives what devices are called now."""
+    def __init__(
+        self,
+        reader: MailReader,
+        names: Callable[[], DeviceNames],
+        web_url: Callable[[], str | None] = _no_page,
+    ) -> None:
+        """`names` gives what devices are called now, `web_url` where the web page is; None: it
+        cannot be linked to.
+        """
         self._reader = reader
         self._names = names
+        self._web_url = web_url
 
     async def read(
         self, message: QueuedMessage, max_text: int = MAX_TEXT, event_type: str = MAIL
@@ -42,6 +65,7 @@ class EventReader:
         """Raises TemporaryError when the content cannot be opened."""
         mail = await self.read_mail(message)
         standing = standing_of(message.prepend)
+        web_url = self._web_url()
         return Event(
             mail,
             event_of(
@@ -51,6 +75,7 @@ class EventReader:
                 received_at=message.accepted_at,
                 device=self.device_of(message).name,
                 event_type=event_type,
+                url=None if web_url is None else page_of(web_url, message.queue_id),
                 max_text=max_text,
                 more=standing.more,
                 suppressed=standing.suppressed,
@@ -65,12 +90,18 @@ class EventReader:
 
     async def has_field(self, message: QueuedMessage, name: str) -> bool:
         """Whether the start of the header has a field (lower case). Raises as `read`."""
+        return await self.field(message, name) is not None
+
+    async def field(self, message: QueuedMessage, name: str) -> str | None:
+        """The first field of this name (lower case); None: there is none. Raises as `read`."""
         async with _opened(message) as source:
             if isinstance(source, bytes):
                 head = source[:_HEAD_OCTETS]
             else:
                 head = await asyncio.to_thread(source.read, _HEAD_OCTETS)
-        return any(found == name for found, _ in header_fields(head))
+        values = (value for found, value in header_fields(head) if found == name)
+        value = next(values, None)
+        return None if value is None else value.decode("latin-1")
 
     def device_of(self, message: QueuedMessage) -> DeviceName:
         """Who sent it."""

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -40,6 +40,17 @@ _STALE_S = 36 * 3_600.0
 def directory_name(mailbox: str) -> str:
     """The name of a mailbox's directory: no separator, no dot in front, no case surprises."""
     return _LEADING_DOT.sub("%2E", quote(mailbox, safe=_SAFE)) or _NAMELESS
+
+
+def maildir_of(root: Path, mailbox: str) -> Path:
+    """Where a mailbox's mail lies."""
+    return root / directory_name(mailbox)
+
+
+def head_of(message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> bytes:
+    """The fields that are put before a message in a mailbox."""
+    addresses = [recipient.recipient.forward_path for recipient in recipients]
+    return delivery_fields(message.envelope.reverse_path, addresses) + message.prepend
 
 
 def mailbox_names(root: Path) -> Iterator[str]:
@@ -98,7 +109,7 @@ class MaildirTransport:
         written: dict[Path, list[tuple[int, str]]] = {}
         made: set[Path] = set()
         for index, delivery in enumerate(deliveries):
-            directory = self._root / directory_name(delivery.mailbox)
+            directory = maildir_of(self._root, delivery.mailbox)
             try:
                 if directory not in made:
                     self._make(directory)
@@ -153,8 +164,7 @@ class MaildirTransport:
         )
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as target:
-                addresses = [recipient.recipient.forward_path for recipient in delivery.recipients]
-                head = delivery_fields(message.envelope.reverse_path, addresses) + message.prepend
+                head = head_of(message, delivery.recipients)
                 if message.content.inline is not None:
                     write_all(target.fileno(), head + message.content.inline)
                 else:

@@ -10,7 +10,6 @@ from string import Template
 from typing import NamedTuple
 
 from waypost.delivery.events import Event
-from waypost.reading.values import Attachment
 
 # What templates may name: keys of the event.
 FIELDS = (
@@ -19,7 +18,7 @@ FIELDS = (
 )
 MAX_TITLE = 250
 # Formats that services show.
-_PICTURES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+PICTURES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
 class Notice(NamedTuple):
@@ -41,9 +40,19 @@ def checked_template(text: str) -> str:
 
 
 def notice_of(
-    event: Event, recipient: str, *, title: str, text: str, max_text: int, has_picture: bool
+    event: Event,
+    recipient: str,
+    *,
+    title: str,
+    text: str,
+    max_text: int,
+    has_picture: bool,
+    left_out: str = "",
 ) -> Notice:
-    """The templates, filled in and cut to size; a text that came out empty says so."""
+    """The templates, filled in and cut to size; a text that came out empty says so.
+
+    `left_out` is a last line, about attachments; it stays where the text is cut.
+    """
     values = {name: _words(event.json.get(name)) for name in FIELDS} | {"recipient": recipient}
     if event.json["text_truncated"]:
         values["text"] += "…"
@@ -55,12 +64,9 @@ def notice_of(
     body = Template(text).substitute(values).strip()
     if not body and not has_picture:
         body = "(the mail has no text)"
+    if left_out:
+        body = f"{_cut(body, max(max_text - len(left_out) - 1, 0))}\n{left_out}".strip()
     return Notice(_cut(head, MAX_TITLE), _cut(body, max_text))
-
-
-def picture_in(event: Event) -> Attachment | None:
-    """The first picture of a kind that services show; None: there is none."""
-    return next((one for one in event.mail.attachments if one.type in _PICTURES), None)
 
 
 def _words(value: object) -> str:
@@ -70,4 +76,4 @@ def _words(value: object) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= most else text[: max(most - 1, 0)] + "…"

@@ -14,12 +14,14 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from waypost.delivery.attachments import Enclosed
 from waypost.delivery.notice import Notice
 from waypost.smtp.auth import Secret
 
-# Of a request: its JSON's length, and the picture's behind it.
+# Of a request: its JSON's length, and that of all files behind it.
 HEADER = struct.Struct("!II")
 # One URL is given this long, the process's start included.
 NOTIFY_S = 60.0
@@ -33,14 +35,6 @@ _KEPT_VARIABLES = (
     *("LD_LIBRARY_PATH", "PATH", "REQUESTS_CA_BUNDLE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
-
-
-class Picture(NamedTuple):
-    """A picture that goes along."""
-
-    name: str
-    type: str
-    octets: bytes
 
 
 class Told(NamedTuple):
@@ -63,13 +57,22 @@ class Notifier:
         self._idle: asyncio.TimerHandle | None = None  # None: at work, or not running
         self._leaving: asyncio.Task[None] | None = None  # None: it was never idle for long
 
-    async def tell(self, url: Secret, notice: Notice, picture: Picture | None) -> Told:
+    async def tell(self, url: Secret, notice: Notice, files: Sequence[Enclosed]) -> Told:
         """Notify by one URL; trouble of any kind is in what it gives."""
+        about = [(file.name, file.type, len(file.octets)) for file in files]
+        words = [url.revealed, notice.title, notice.text, about]
+        return await self._told(words, [file.octets for file in files])
+
+    async def service(self, url: Secret) -> Told:
+        """Which service a URL means; nobody is told, and nothing connected to."""
+        return await self._told([url.revealed], [])
+
+    async def _told(self, words: Sequence[object], octets: Sequence[bytes]) -> Told:
         async with self._turn:
             self._stay()
             try:
                 async with asyncio.timeout(NOTIFY_S):
-                    told = await self._ask(url, notice, picture)
+                    told = await self._ask(words, octets)
             except TimeoutError:
                 await self._end()
                 return Told(False, why=f"no end in {NOTIFY_S:.0f} s")
@@ -88,12 +91,10 @@ class Notifier:
             self._stay()
             await self._end()
 
-    async def _ask(self, url: Secret, notice: Notice, picture: Picture | None) -> Told:
+    async def _ask(self, words: Sequence[object], octets: Sequence[bytes]) -> Told:
         reader, writer = await self._connected()
-        about = None if picture is None else [picture.name, picture.type]
-        request = json.dumps([url.revealed, notice.title, notice.text, about]).encode("ascii")
-        octets = b"" if picture is None else picture.octets
-        writer.writelines((HEADER.pack(len(request), len(octets)), request, octets))
+        request = json.dumps(words).encode("ascii")
+        writer.writelines((HEADER.pack(len(request), sum(map(len, octets))), request, *octets))
         await writer.drain()
         line = await reader.readline()
         if not line:

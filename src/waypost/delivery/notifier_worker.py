@@ -15,19 +15,19 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from typing import BinaryIO
+from typing import Any
 from urllib.parse import unquote
 
 import apprise
 from apprise.attachment.file import AttachFile
 
-from waypost.delivery.notifier import HEADER, Picture, Told
+from waypost.delivery.notifier import HEADER, Told
 from waypost.durable import write_all
 
 MEMORY_BYTES = 1_073_741_824
-MAX_FILE_BYTES = 16_777_216
+MAX_FILE_BYTES = 33_554_432  # more than attachments.MAX_ATTACHED
 # Seconds; Apprise's own are 4, too few for a picture on a slow line.
 CONNECT_S = 10
 READ_S = 30
@@ -59,16 +59,15 @@ def serve(connection: socket.socket) -> None:
     logger.propagate = False
     with connection.makefile("rb") as requests:
         while len(header := requests.read(HEADER.size)) == HEADER.size:
-            size, picture_size = HEADER.unpack(header)
+            size, octets = HEADER.unpack(header)
             records.lines.clear()
-            told = _told(requests, size, picture_size, records)
+            told = _told(json.loads(requests.read(size)), requests.read(octets), records)
             connection.sendall(json.dumps(told).encode("ascii") + b"\n")
 
 
-def _told(requests: BinaryIO, size: int, picture_size: int, records: _Records) -> Told:
-    url, title, text, about = json.loads(requests.read(size))
-    octets = requests.read(picture_size)
-    picture = None if about is None else Picture(about[0], about[1], octets)
+def _told(words: list[Any], octets: bytes, records: _Records) -> Told:
+    """`words` are those of Notifier; the URL alone asks for the service's name."""
+    url, *content = words
     asset = apprise.AppriseAsset(
         app_id="Waypost",
         app_desc="Waypost",
@@ -84,8 +83,11 @@ def _told(requests: BinaryIO, size: int, picture_size: int, records: _Records) -
     service.socket_connect_timeout = max(service.socket_connect_timeout, CONNECT_S)
     service.socket_read_timeout = max(service.socket_read_timeout, READ_S)
     name = str(service.service_name)
+    if not content:
+        return Told(True, name)
+    title, text, about = content
     try:
-        is_done = notified(service, asset, title, text, picture)
+        is_done = notified(service, asset, title, text, _files(about, octets))
     except Exception as error:  # a fault of one of a hundred plug-ins; the others go on
         return Told(False, name, why=f"Apprise failed with {type(error).__name__}")
     if is_done:
@@ -94,22 +96,30 @@ def _told(requests: BinaryIO, size: int, picture_size: int, records: _Records) -
     return Told(False, name, status=status, why=_why(records.lines, status, url))
 
 
+def _files(about: list[Any], octets: bytes) -> Iterator[tuple[str, str, bytes]]:
+    """Name, media type and octets of each."""
+    at = 0
+    for name, type_, size in about:
+        yield name, type_, octets[at : at + size]
+        at += size
+
+
 def notified(
     service: apprise.NotifyBase,
     asset: apprise.AppriseAsset,
     title: str,
     text: str,
-    picture: Picture | None,
+    files: Iterable[tuple[str, str, bytes]],
 ) -> bool:
     """Whether the service has taken it."""
     one = apprise.Apprise(asset=asset)
     one.add(service)
     with contextlib.ExitStack() as stack:
         attach = None
-        if picture is not None:
-            attach = apprise.AppriseAttachment(asset=asset)
-            path = stack.enter_context(_in_memory(picture.octets))
-            file = AttachFile(path, name=picture.name, mimetype=picture.type)  # type: ignore[no-untyped-call]
+        for name, type_, octets in files:
+            attach = attach or apprise.AppriseAttachment(asset=asset)
+            path = stack.enter_context(_in_memory(octets))
+            file = AttachFile(path, name=name, mimetype=type_)  # type: ignore[no-untyped-call]
             attach.add(file)
         return bool(
             one.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT, attach=attach)
@@ -119,7 +129,7 @@ def notified(
 @contextlib.contextmanager
 def _in_memory(octets: bytes) -> Iterator[str]:
     """A file that is on no disk: many plug-ins open attachments by their path."""
-    descriptor = os.memfd_create("picture")
+    descriptor = os.memfd_create("attachment")
     try:
         write_all(descriptor, octets)
         yield f"/proc/self/fd/{descriptor}"
@@ -152,7 +162,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold mail, and secrets
-    # It writes pictures only, and those to memory.
+    # It writes attachments only, and those to memory.
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     serve(socket.socket(fileno=int(sys.argv[1])))
 

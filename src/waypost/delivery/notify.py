@@ -8,24 +8,38 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from waypost.delivery.events import Event, EventReader
-from waypost.delivery.notice import notice_of, picture_in
-from waypost.delivery.notifier import Notifier, Picture, Told
+from waypost.delivery.attachments import (
+    MAX_ATTACHED,
+    PICTURE_PX,
+    AttachmentRules,
+    Enclosed,
+    LeftOut,
+    enclosed,
+    left_out_line,
+)
+from waypost.delivery.events import EventReader
+from waypost.delivery.notice import PICTURES, Notice, notice_of
+from waypost.delivery.notifier import Notifier, Told
 from waypost.delivery.transport import DeliveryJob, deferred
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
+from waypost.reading.values import Attachment
+from waypost.routing.patterns import Glob
 from waypost.routing.targets import Target
 from waypost.smtp.auth import Secret
 
 TITLE = "$subject"
 TEXT = "$text"
 MAX_TEXT = 2_000
-# Octets of a picture that goes as it is; a larger one is made smaller.
-MAX_PICTURE = 1_048_576
-PICTURE_PX = 1_280
+# Octets; a larger picture is made smaller.
+MAX_ATTACHMENT = 1_048_576
+RULES = AttachmentRules(types=(), max_octets=MAX_ATTACHMENT, picture_px=PICTURE_PX)
+# The first picture needs no type of the list.
+_ANY = (Glob("*"),)
 # Notifications under way whose state is remembered.
 _MAX_REMEMBERED = 10_000
 
@@ -40,8 +54,54 @@ class NotifySettings:
     urls: tuple[Secret, ...]
     title: str = TITLE
     text: str = TEXT
-    picture: bool = True
+    rules: AttachmentRules = field(default_factory=lambda: RULES)  # beside the first picture
     max_text: int = MAX_TEXT
+
+
+class Notification(NamedTuple):
+    """What people are told of a mail."""
+
+    notices: list[Notice]  # one for each recipient
+    files: list[Enclosed]
+    left_out: list[tuple[Attachment, LeftOut]]
+
+
+async def notification(
+    events: EventReader,
+    settings: NotifySettings,
+    message: QueuedMessage,
+    recipients: Sequence[QueuedRecipient],
+) -> Notification:
+    """What is told of a mail; nobody is told here. Raises TemporaryError."""
+    event = await events.read(message, settings.max_text)
+    files: list[Enclosed] = []
+    left_out: list[tuple[Attachment, LeftOut]] = []
+    wants_picture = settings.rules.takes_pictures
+    room = MAX_ATTACHED
+    for attachment in event.mail.attachments:
+        is_the_picture = wants_picture and attachment.type in PICTURES
+        rules = replace(settings.rules, types=_ANY) if is_the_picture else settings.rules
+        found = await enclosed(events, message, attachment, rules, room)
+        if isinstance(found, LeftOut):
+            left_out.append((attachment, found))
+            continue
+        wants_picture = wants_picture and not is_the_picture
+        room -= len(found.octets)
+        files.append(found)
+    last_line = left_out_line([attachment for attachment, _ in left_out], event.url)
+    notices = [
+        notice_of(
+            event,
+            str(recipient.recipient.forward_path),
+            title=settings.title,
+            text=settings.text,
+            max_text=settings.max_text,
+            has_picture=bool(files),
+            left_out=last_line,
+        )
+        for recipient in recipients
+    ]
+    return Notification(notices, files, left_out)
 
 
 class NotifyTransport:
@@ -77,11 +137,10 @@ class NotifyTransport:
         if settings is None:
             reply = deferred(f"no [notify.{name}] is configured any more", (3, 5))
             return [Outcome.of(reply, success=OutcomeKind.DELIVERED)] * len(job.recipients)
-        event = await self._events.read(job.message, settings.max_text)
-        picture = await self._picture(job.message, event) if settings.picture else None
+        made = await notification(self._events, settings, job.message, job.recipients)
         replies = [
-            await self._notified(settings, job, recipient, event, picture)
-            for recipient in job.recipients
+            await self._notified(settings, job, recipient, notice, made.files)
+            for recipient, notice in zip(job.recipients, made.notices, strict=True)
         ]
         return [Outcome.of(reply, success=OutcomeKind.DELIVERED) for reply in replies]
 
@@ -90,17 +149,9 @@ class NotifyTransport:
         settings: NotifySettings,
         job: DeliveryJob,
         recipient: QueuedRecipient,
-        event: Event,
-        picture: Picture | None,
+        notice: Notice,
+        files: Sequence[Enclosed],
     ) -> Reply:
-        notice = notice_of(
-            event,
-            str(recipient.recipient.forward_path),
-            title=settings.title,
-            text=settings.text,
-            max_text=settings.max_text,
-            has_picture=picture is not None,
-        )
         notifier = self._notifiers.setdefault(settings.name, Notifier())
         key = (settings.name, job.message.queue_id, recipient.number)
         done = self._told.setdefault(key, set())
@@ -110,7 +161,7 @@ class NotifyTransport:
         for number, url in enumerate(settings.urls, 1):
             if url in done:
                 continue
-            told = await notifier.tell(url, notice, picture)
+            told = await notifier.tell(url, notice, files)
             if told.is_done:
                 done.add(url)
             else:
@@ -119,18 +170,6 @@ class NotifyTransport:
             return refusal(settings.name, failures)
         self._told.pop(key, None)
         return Reply(250, f"notify {settings.name}: {len(settings.urls)} told", (0, 0))
-
-    async def _picture(self, message: QueuedMessage, event: Event) -> Picture | None:
-        found = picture_in(event)
-        octets = None if found is None else await self._events.octets(message, found)
-        if found is None or octets is None:
-            return None
-        if len(octets) <= MAX_PICTURE:
-            return Picture(found.name, found.type, octets)
-        smaller = await self._events.thumbnail(octets, PICTURE_PX)
-        if smaller is None:
-            return None
-        return Picture(f"{found.name.rpartition('.')[0] or found.name}.jpg", "image/jpeg", smaller)
 
 
 def refusal(name: str, failures: Sequence[tuple[int, Told]]) -> Reply:

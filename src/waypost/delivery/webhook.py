@@ -7,20 +7,21 @@ of the URL but host and port gets into a log or a report: the rest may be a secr
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
 import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from waypost.delivery.events import Event, EventReader
+from waypost.delivery.attachments import BASE64, NONE, AttachmentRules, attached
+from waypost.delivery.events import EventReader
 from waypost.delivery.transport import DeliveryJob, deferred, failed
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
@@ -34,20 +35,21 @@ from waypost.net.gate import Gate, Origin
 from waypost.net.networks import Networks
 from waypost.observe import Log
 from waypost.reading.event import MAX_TEXT
-from waypost.routing.patterns import Glob
 from waypost.routing.targets import Target
 from waypost.smtp.auth import Secret
 
-BASE64 = "base64"
-NONE = "none"
-# Octets of all attachments of one event together, whatever each may have.
-MAX_ATTACHED = 20_971_520
 # Requests of one webhook at once.
 WINDOW = 4
 # More of a response is not of interest.
 MAX_RESPONSE_BYTES = 65_536
 # Characters of what a server says that are passed on.
 MAX_WORDS = 120
+
+# Mail made by HTTP says in this field by which hook, and behind how many others; an event of it
+# says so too.
+HOOKS_FIELD = "X-Waypost-HTTP"
+HOOKS_HEADER = "X-Waypost-Hooks"
+_HOOKS = re.compile(r"; hooks=([0-9]{1,4})")
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: come back later.
@@ -65,11 +67,37 @@ class WebhookSettings:
     secret: Secret | None = None  # None: events are not signed
     ca: Path | None = None  # None: whom this system trusts
     attachments: str = NONE
-    attachment_types: tuple[Glob, ...] = (Glob("*"),)
-    max_attachment: int = 5_242_880
+    rules: AttachmentRules = field(default_factory=AttachmentRules)
     max_text: int = MAX_TEXT
     networks: tuple[str, ...] = ()
     timeout_s: float = 30.0
+
+
+class Post(NamedTuple):
+    """One request's event, for one recipient."""
+
+    key: str  # Idempotency-Key: the same at every attempt
+    values: dict[str, Any]
+
+
+async def posts(
+    events: EventReader,
+    settings: WebhookSettings,
+    message: QueuedMessage,
+    recipients: Sequence[QueuedRecipient],
+) -> list[Post]:
+    """What is posted for each recipient; nothing is sent here. Raises TemporaryError."""
+    event = await events.read(message, settings.max_text)
+    values = event.json
+    if settings.attachments == BASE64:
+        values = {**values, "attachments": await attached(events, message, event, settings.rules)}
+    return [
+        Post(
+            f"{message.queue_id}-{recipient.number}",
+            {**values, "recipient": str(recipient.recipient.forward_path)},
+        )
+        for recipient in recipients
+    ]
 
 
 class _Hook:
@@ -117,17 +145,12 @@ class WebhookTransport:
         if hook is None:
             reply = deferred(f"no [webhook.{name}] is configured any more", (3, 5))
             return [_outcome(reply)] * len(job.recipients)
-        event = await self._events.read(job.message, hook.settings.max_text)
-        attached = await self._attached(hook.settings, job.message, event)
+        passed = _HOOKS.search(await self._events.field(job.message, HOOKS_FIELD.lower()) or "")
         outcomes: list[Outcome] = []
-        for recipient in job.recipients:
-            address = str(recipient.recipient.forward_path)
-            values = {**event.json, "recipient": address, **attached}
-            body = await asyncio.to_thread(_encoded, values)
+        for post in await posts(self._events, hook.settings, job.message, job.recipients):
+            body = await asyncio.to_thread(_encoded, post.values)
             try:
-                outcome = await self._posted(
-                    hook, f"{job.message.queue_id}-{recipient.number}", body
-                )
+                outcome = await self._posted(hook, post.key, passed[1] if passed else None, body)
             except ConnectForbidden as error:
                 self._log.event("forbidden", id=job.message.queue_id, to=job.target, why=error)
                 text = f"webhook {name} leads to where it may not; the hub's log says more"
@@ -149,40 +172,11 @@ class WebhookTransport:
                 break
         return outcomes
 
-    async def _attached(
-        self, settings: WebhookSettings, message: QueuedMessage, event: Event
-    ) -> dict[str, object]:
-        """The event's attachments with their octets; empty: none are asked for."""
-        if settings.attachments == NONE:
-            return {}
-        entries: list[dict[str, object]] = []
-        left = MAX_ATTACHED
-        for attachment in event.mail.attachments:
-            entry: dict[str, object] = {
-                "name": attachment.name,
-                "type": attachment.type,
-                "size": attachment.size,
-                "sha256": attachment.sha256,
-            }
-            entries.append(entry)
-            if not any(glob.matches(attachment.type) for glob in settings.attachment_types):
-                entry["left_out"] = "not one of the types that are sent along"
-            elif attachment.size > settings.max_attachment:
-                entry["left_out"] = f"larger than {settings.max_attachment} octets"
-            elif attachment.size > left:
-                entry["left_out"] = f"the attachments have more than {MAX_ATTACHED} octets"
-            else:
-                octets = await self._events.octets(message, attachment)
-                if octets is None:
-                    entry["left_out"] = "it cannot be read"
-                    continue
-                left -= len(octets)
-                encoded = await asyncio.to_thread(base64.b64encode, octets)
-                entry["data_base64"] = encoded.decode("ascii")
-        return {"attachments": entries}
+    async def _posted(self, hook: _Hook, key: str, passed: str | None, body: bytes) -> Outcome:
+        """What one request came to. Raises as `HttpClient.fetch`.
 
-    async def _posted(self, hook: _Hook, key: str, body: bytes) -> Outcome:
-        """What one request came to. Raises as `HttpClient.fetch`."""
+        `passed`: how many hooks the mail has come through; None: it was no hook's.
+        """
         settings = hook.settings
         timestamp = str(int(time.time()))
         headers = {
@@ -190,6 +184,8 @@ class WebhookTransport:
             "Idempotency-Key": key,
             "X-Waypost-Timestamp": timestamp,
         }
+        if passed is not None:
+            headers[HOOKS_HEADER] = passed
         if settings.secret is not None:
             headers["X-Waypost-Signature"] = signature(settings.secret, timestamp, body)
         try:
@@ -233,7 +229,7 @@ def _outcome(reply: Reply) -> Outcome:
     return Outcome.of(reply, success=OutcomeKind.DELIVERED)
 
 
-def _encoded(values: dict[str, object]) -> bytes:
+def _encoded(values: dict[str, Any]) -> bytes:
     return json.dumps(values, separators=(",", ":")).encode("ascii")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from waypost.devices.device import Device
 from waypost.devices.registry import Registry
 from waypost.devices.visits import Visits
+from waypost.mail.raw_octets import text_of
 from waypost.observe import Log
 from waypost.tls.kept import KeptUnavailable
 
@@ -71,8 +72,7 @@ class Desk:
         return {
             "began_at": visit.began_at,
             "lines": [
-                [round(line.after_s, 3), line.who, line.text.decode("utf-8", "replace")]
-                for line in visit.lines
+                [round(line.after_s, 3), line.who, text_of(line.text)] for line in visit.lines
             ],
         }
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -117,9 +118,10 @@ def _name(value: Any) -> str:
     raise ValueError(f"name {value!r}: an IP address is no name")
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, key: str = "") -> str:
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= MAX_TEXT:
-        raise ValueError(f"{value!r}: expected a text of {MAX_TEXT} characters at most")
+        said = f"{key} {value!r}".lstrip()
+        raise ValueError(f"{said}: expected a text of 1 to {MAX_TEXT} characters")
     return value
 
 
@@ -149,8 +151,8 @@ def _expect(value: Any) -> float:
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "name": _name,
-    "kind": _text,
-    "mailbox": _text,
+    "kind": partial(_text, key="kind"),
+    "mailbox": partial(_text, key="mailbox"),
     "expect_s": _expect,
     "quiet": lambda value: Quiet.parse(_text(value)),
     "hush": lambda value: Quiet.parse(_text(value)),

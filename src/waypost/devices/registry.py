@@ -22,7 +22,7 @@ from waypost.mail.address import IPAddress, as_value
 from waypost.mail.message import QueuedMessage, decoded_fields
 from waypost.mail.standing import is_duplicate
 from waypost.observe import Log
-from waypost.smtp.quirks import Quirk
+from waypost.smtp.quirks import Quirk, quirk_words
 from waypost.tls.kept import KeptUnavailable, kept
 
 FILE = "devices.db"
@@ -154,9 +154,15 @@ class Registry:
 
     def forgave(self, device: Device, quirks: Quirk) -> None:
         """A session has shown these."""
-        if quirks & ~device.quirks:
-            device.quirks |= quirks
+        if int(quirks) & ~int(device.quirks):  # as flags that would take ten times as long
+            new = quirks & ~device.quirks
+            device.quirks |= new
             self._note(device)
+            if self._log is not None:
+                forgiven = "; ".join(quirk_words(new))
+                self._log.event(
+                    "device-quirk", client=device.ip, device=device.label, forgiven=forgiven
+                )
 
     def note(self, device: Device) -> None:
         """Something of it has changed."""

@@ -71,8 +71,8 @@ class Visit:
     """One session of a device; a Transcript for the engine."""
 
     __slots__ = (
-        *("_before", "_began", "_beginning", "_left_out", "_limit", "_lines", "_registry", "_size"),
-        *("_tried_login", "began_at", "device"),
+        *("_before", "_began", "_beginning", "_left_out", "_lines", "_registry", "_room"),
+        *("_is_dropped", "_tried_login", "began_at", "device"),
     )
 
     def __init__(self, registry: Registry, device: Device) -> None:
@@ -83,8 +83,8 @@ class Visit:
         self._beginning: list[_Heard] = []  # for good; empty: all fits yet
         self._before: list[_Heard] = []  # what comes before _lines
         self._lines: list[_Heard] = []
-        self._size = 0  # of _lines
-        self._limit = _PART_BYTES  # -1: nothing is kept of it any more
+        self._room = _PART_BYTES  # left for _lines; below 0: they make a part
+        self._is_dropped = False  # nothing is kept of it any more
         self._left_out = 0  # how many are, behind the beginning
         self._tried_login = False
 
@@ -95,8 +95,8 @@ class Visit:
         if is_response or line[:5] not in _PLAIN:
             line = self._masked(line, is_response=is_response)
         self._lines.append((monotonic(), CLIENT, line))
-        self._size += len(line) + _LINE_BYTES
-        if self._size > self._limit:
+        self._room -= len(line) + _LINE_BYTES
+        if self._room < 0:
             self._shift()
 
     def content(self, size: int) -> None:
@@ -105,14 +105,14 @@ class Visit:
 
     def said(self, octets: bytes) -> None:
         """See Transcript."""
-        if _CHALLENGE in octets:
+        if self._tried_login and _CHALLENGE in octets:  # there is none before
             octets = b"\r\n".join(
                 _CHALLENGE + _MASK if line.startswith(_CHALLENGE) and line not in _PROMPTS else line
                 for line in octets.split(b"\r\n")
             )
         self._lines.append((monotonic(), SERVER, octets))
-        self._size += len(octets) + _LINE_BYTES
-        if self._size > self._limit:
+        self._room -= len(octets) + _LINE_BYTES
+        if self._room < 0:
             self._shift()
 
     # What the session says.
@@ -127,7 +127,7 @@ class Visit:
 
     def drop(self) -> None:
         """Keep nothing of it: others take its place."""
-        self._limit = -1
+        self._is_dropped = True
         self._shift()
 
     @property
@@ -158,14 +158,15 @@ class Visit:
 
     def _keep(self, who: str, text: bytes) -> None:
         self._lines.append((monotonic(), who, text))
-        self._size += len(text) + _LINE_BYTES
-        if self._size > self._limit:
+        self._room -= len(text) + _LINE_BYTES
+        if self._room < 0:
             self._shift()
 
     def _shift(self) -> None:
         """A part is full, or nothing is to be kept."""
-        lines, self._lines, self._size = self._lines, [], 0
-        if self._limit < 0:
+        lines, self._lines, self._room = self._lines, [], _PART_BYTES
+        if self._is_dropped:
+            self._room = -1
             self._beginning, self._before, self._left_out = [], [], 0
             return
         at, who, text = lines[-1]  # the only one that may be long

@@ -34,6 +34,7 @@ from waypost.mail.message import (
     QueuedMessage,
     count_received,
     decoded_fields,
+    header_section,
     received_field,
     trace_name,
 )
@@ -43,7 +44,7 @@ from waypost.mail.submission import missing_fields
 from waypost.net.interfaces import OwnAddresses
 from waypost.observe import Log
 from waypost.queue.spool import ContentWriter, InlineContent, Spool, StoredContent
-from waypost.queue.store import QueueStore, Refusal
+from waypost.queue.store import Intake, Refusal
 from waypost.routing.table import ContentFacts, Route, Routing, RoutingTable
 from waypost.routing.targets import Target
 from waypost.smtp.command import MailRequested, RcptRequested
@@ -107,7 +108,7 @@ class Transaction:
         self.is_submission = is_submission
         self.reports_allowed = reports_allowed
         self.results = results
-        self.filter: HeaderFilter | None = None  # None: no content asked for yet
+        self.filter: HeaderFilter | None = None  # None: the content is not in its header
         self.fingerprint: Fingerprint | None = None  # None: nobody asks whether it was here before
         self.recipients: list[_Taken] = []
         self.queue_id = QueueId("")
@@ -115,9 +116,12 @@ class Transaction:
 
     def write(self, piece: bytes) -> bool:
         """Take a piece of the content; False: let the client wait."""
-        if self.writer is None or self.filter is None:
+        if self.writer is None:
             return True
-        piece = self.filter.feed(piece)
+        if self.filter is not None:
+            piece = self.filter.feed(piece)
+            if self.filter.is_done:
+                self.filter = None
         if self.fingerprint is not None:
             self.fingerprint.update(piece)
         return self.writer.write(piece)
@@ -140,7 +144,7 @@ class Acceptance:
     def __init__(
         self,
         *,
-        store: QueueStore,
+        store: Intake,
         spool: Spool,
         table: RoutingTable,
         own: OwnAddresses,
@@ -210,6 +214,17 @@ class Acceptance:
         transaction.recipients.append(_Taken(request.forward_path, recipient, routing))
         return replies.RECIPIENT_OK
 
+    def to_route(self, transaction: Transaction, name: str) -> Reply:
+        """Take a [[route]] for a recipient, or say why not."""
+        arrival = transaction.arrival
+        routing = self.table.route_named(name, arrival)
+        if routing.refusal is not None:
+            sender = transaction.envelope.reverse_path
+            return self._refused(arrival, sender, f"route {name}", routing.refusal)
+        recipient = Recipient(routing.recipient)
+        transaction.recipients.append(_Taken(routing.recipient, recipient, routing))
+        return replies.RECIPIENT_OK
+
     def content(self, transaction: Transaction, on_drained: Callable[[], None]) -> Reply:
         """354, or why the content cannot be kept."""
         refusal = self._store.refusal(0)
@@ -234,9 +249,8 @@ class Acceptance:
             transaction.abort()
             answer(self._refused_content(transaction, refusal or replies.STORE_AWAY))
             return
-        assert transaction.filter is not None  # it came with the writer
-        rest = transaction.filter.end()
-        if rest:
+        if transaction.filter is not None:
+            rest = transaction.filter.end()
             writer.write(rest)
             if transaction.fingerprint is not None:
                 transaction.fingerprint.update(rest)
@@ -263,7 +277,8 @@ class Acceptance:
         head: bytes,
         answer: Answer,
     ) -> None:
-        if count_received(head) >= MAX_RECEIVED:
+        section = header_section(head)
+        if count_received(section) >= MAX_RECEIVED:
             writer.discard()
             answer(self._refused_content(transaction, replies.LOOP))
             return
@@ -272,7 +287,7 @@ class Acceptance:
             writer.discard()
             answer(self._refused_content(transaction, refusal))
             return
-        message = self._message(transaction, writer, content, head)
+        message = self._message(transaction, writer, content, section)
         message, key = self._marked(transaction, message, head)
 
         def kept(done: asyncio.Future[None]) -> None:
@@ -321,17 +336,23 @@ class Acceptance:
         return None
 
     def _message(
-        self, transaction: Transaction, writer: ContentWriter, content: StoredContent, head: bytes
+        self,
+        transaction: Transaction,
+        writer: ContentWriter,
+        content: StoredContent,
+        section: bytes,
     ) -> QueuedMessage:
+        """`section` is its header section."""
         now = time.time()
         arrival = transaction.arrival
-        results = [*transaction.results, *self._senders.judge_authors(arrival, head)]
-        added = results_field(
-            self._name_on(arrival), results, smtputf8=transaction.envelope.smtputf8
-        )
+        results = [*transaction.results, *self._senders.judge_authors(arrival, section)]
+        added = b""
+        if results:
+            name = self._name_on(arrival)
+            added = results_field(name, results, smtputf8=transaction.envelope.smtputf8)
         if transaction.is_submission:
             added += missing_fields(
-                head,
+                section,
                 queue_id=transaction.queue_id,
                 at=now,
                 host=self._name_on(arrival),
@@ -362,7 +383,7 @@ class Acceptance:
             is_eight_bit=writer.is_eight_bit,
             reports_allowed=transaction.reports_allowed,
             recipients=tuple(queued),
-            auth_results=results_text(results),
+            auth_results=results_text(results) if results else "",
         )
 
     def _looks_for_duplicates(self, transaction: Transaction) -> bool:

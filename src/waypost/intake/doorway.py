@@ -18,10 +18,12 @@ from collections.abc import Coroutine
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
-from waypost.intake.session import GOODBYE_S, HANDSHAKE_S, Caller, IncomingSession, ip_of
+from waypost.intake.peeking import first_octets
+from waypost.intake.session import GOODBYE_S, HANDSHAKE_S, Caller, IncomingSession
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
+from waypost.net.peers import ip_of
 from waypost.net.proxy_header import BadProxyHeader, ProxyHeader, ProxyHeaderReader
 from waypost.tls.hello import HANDSHAKE, HELLO_BYTES
 
@@ -123,7 +125,7 @@ class Doorway:
         if listener.offers_tls:
             if habit is None:
                 hold_s = HELLO_S
-            elif habit & Habit.TLS_FIRST:
+            elif habit and habit & Habit.TLS_FIRST:  # most have none
                 hold_s = HELLO_AGAIN_S
         return max(hold_s, self.delay_s(caller))
 
@@ -237,7 +239,7 @@ class Doorway:
         try:
             if is_tls:
                 async with asyncio.timeout(HANDSHAKE_S):
-                    hello = await _first_octets(connected)
+                    hello = await first_octets(connected)
                 if not hello:
                     raise ConnectionAbortedError("the client went away")
                 if hello[0] != HANDSHAKE:
@@ -255,7 +257,10 @@ class Doorway:
         except OSError as error:
             connected.close()
             if is_tls:
-                listener.say_tls_failed(caller.client_ip, error, hello)
+                text = listener.say_tls_failed(caller.client_ip, error, hello)
+                visit = listener.visits.begin(caller.client_ip) if caller.is_trusted else None
+                if visit is not None:
+                    visit.note(text)
         except asyncio.CancelledError:
             connected.close()
             raise
@@ -350,31 +355,13 @@ class Doorway:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _readable(connected: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    is_readable = asyncio.Event()
-    loop.add_reader(connected, is_readable.set)
-    try:
-        await is_readable.wait()
-    finally:
-        loop.remove_reader(connected)
-
-
-async def _first_octets(connected: socket.socket) -> bytes:
-    """The first of what a client sends, and leave it there; empty: it has closed."""
-    while True:
-        await _readable(connected)
-        with contextlib.suppress(BlockingIOError):
-            return connected.recv(HELLO_BYTES, socket.MSG_PEEK)
-
-
 async def _read_header(connected: socket.socket) -> ProxyHeader | None:
     """The PROXY header, and nothing behind it; None: the proxy closed without a word."""
     reader = ProxyHeaderReader()
     octets = b""
     while reader.header is None:
         before = octets
-        octets = await _first_octets(connected)
+        octets = await first_octets(connected)
         if not octets:
             if before:
                 raise ConnectionAbortedError("it closed within its PROXY header")

@@ -72,13 +72,16 @@ class Senders:
                     return results, replies.LITERAL_NOT_PROVEN
         return results, None
 
-    def judge_authors(self, arrival: Arrival, head: bytes) -> list[AuthResult]:
+    def judge_authors(self, arrival: Arrival, section: bytes) -> list[AuthResult]:
         """What is found of literals in the From field of a header section."""
-        if self.policy.literal_sender is LiteralSender.OFF:
+        # Nearly no header has a bracket.
+        if b"[" not in section or self.policy.literal_sender is LiteralSender.OFF:
             return []
-        if not any(b"@[" in value for value in from_values(head)):
+        if not any(b"@[" in value for value in from_values(section)):
             return []
-        found = [self._judge_literal(author, "header.from", arrival) for author in authors_of(head)]
+        found = [
+            self._judge_literal(author, "header.from", arrival) for author in authors_of(section)
+        ]
         return [result for result in found if result is not None]
 
     def is_theirs(self, arrival: Arrival, address: Address) -> bool:

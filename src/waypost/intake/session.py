@@ -7,23 +7,24 @@ events to acceptance, and all replies of one batch out in one write.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from waypost.accounts.accounts import Account
 from waypost.devices.visits import Visit
 from waypost.intake.acceptance import Transaction
+from waypost.intake.peeking import first_octets
 from waypost.mail import reply as replies
-from waypost.mail.address import IPAddress, as_value
+from waypost.mail.address import IPAddress
 from waypost.mail.envelope import Arrival
 from waypost.mail.message import trace_name
 from waypost.mail.reply import Reply
+from waypost.net.peers import ip_of
 from waypost.smtp.command import MailRequested, RcptRequested
 from waypost.smtp.events import (
     ContentChunk,
@@ -33,8 +34,9 @@ from waypost.smtp.events import (
     TlsRequested,
     TransactionDropped,
 )
+from waypost.smtp.phase import Phase
 from waypost.smtp.quirks import Quirk
-from waypost.smtp.server import Phase, ServerSession
+from waypost.smtp.server import ServerSession
 from waypost.tls.hello import HANDSHAKE
 
 if TYPE_CHECKING:
@@ -72,12 +74,6 @@ class Caller(NamedTuple):
     is_counted: bool  # a stranger, with the limits of one; never true of the trusted
 
 
-@lru_cache(maxsize=8192)
-def ip_of(host: str) -> IPAddress:
-    """The value of an address as a socket gives it, without its zone."""
-    return as_value(ip_address(host.partition("%")[0]))
-
-
 class IncomingSession(asyncio.Protocol):
     """One client's connection."""
 
@@ -95,6 +91,7 @@ class IncomingSession(asyncio.Protocol):
         "_is_trusted",
         "_listener",
         "_local_ip",
+        "_peeked",
         "_received_bytes",
         "_session",
         "_since",
@@ -130,6 +127,7 @@ class IncomingSession(asyncio.Protocol):
         self._content_from: tuple[float, int] | None = None
         self._tls: str | None = None  # None: in clear
         self._early: bytearray | None = None  # None: no handshake is under way
+        self._peeked: socket.socket | None = None  # None: no handshake is waited for
         self._arrival: Arrival | None = None  # None: no MAIL yet
         self._transaction: Transaction | None = None
         self._visit: Visit | None = None  # None: not a device's, as far as is known
@@ -246,6 +244,9 @@ class IncomingSession(asyncio.Protocol):
 
     def _end(self) -> None:
         self._listener.forget(self)
+        if self._peeked is not None:
+            with contextlib.suppress(OSError):  # the client may have closed it
+                self._peeked.shutdown(socket.SHUT_RDWR)
         if self._is_counted and self._client_ip is not None:
             self._is_counted = False
             self._listener.visitors.leave(self._client_ip)
@@ -253,7 +254,8 @@ class IncomingSession(asyncio.Protocol):
             if self._session.phase is not Phase.CLOSED:
                 self._session.quirks |= Quirk.NO_QUIT
                 self._visit.note("the client went away")
-            self._visit.forgave(self._session.quirks)
+            if self._session.quirks:
+                self._visit.forgave(self._session.quirks)
             self._visit = None
         self._session.phase = Phase.CLOSED
         # A message whose content has ended is the store's business now, whoever is listening.
@@ -349,7 +351,7 @@ class IncomingSession(asyncio.Protocol):
         ended_by = session.ended_by
         if ended_by is not None and ended_by.code == 554 and self._client_ip is not None:
             self._listener.note_turned_away(self._client_ip, ended_by)
-        if session.may_have_ended:
+        if self._transaction is not None and session.may_have_ended:
             self._listen_for_more(SILENT_LOOKS)
         if session.is_answering and session.buffered_bytes > MAX_UNREAD_BYTES:
             self._pause()
@@ -395,9 +397,13 @@ class IncomingSession(asyncio.Protocol):
 
     async def encrypt(self, context: ssl.SSLContext) -> None:
         """Go on over TLS, or not at all."""
+        hello = b""
         try:
             if self._transport.is_closing() or self._early:
                 raise ConnectionAbortedError("it closed, or went on in clear")
+            hello = await self._hello()
+            if self._transport.is_closing():
+                raise ConnectionAbortedError("it closed in the handshake")
             transport = await asyncio.get_running_loop().start_tls(
                 *(self._transport, self, context),
                 server_side=True,
@@ -407,9 +413,9 @@ class IncomingSession(asyncio.Protocol):
             if transport is None or self._session.phase is Phase.CLOSED:
                 raise ConnectionAbortedError("it closed in the handshake")
         except OSError as error:  # and ssl.SSLError, ConnectionError, TimeoutError with it
-            self._listener.say_tls_failed(self._client_ip, error)
+            text = self._listener.say_tls_failed(self._client_ip, error, hello)
             if self._visit is not None:
-                self._visit.note("the TLS handshake failed; the log says why")
+                self._visit.note(text)
             self._transport.abort()
             self._end()  # asyncio does not say so of a connection that ends in its handshake
             return
@@ -423,6 +429,19 @@ class IncomingSession(asyncio.Protocol):
         early, self._early = bytes(self._early or b""), None
         if early:
             self.data_received(early)
+
+    async def _hello(self) -> bytes:
+        """The first of the client's part of the handshake, which TLS reads afterwards: it does not
+        tell what was offered when nothing comes of it.
+        """
+        # A descriptor of our own: the transport lets nobody look at its.
+        self._peeked = self._transport.get_extra_info("socket").dup()
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                return await first_octets(self._peeked)
+        finally:
+            self._peeked.close()
+            self._peeked = None
 
     def _on_login(self, event: LoginRequested) -> None:
         assert self._client_ip is not None  # by a Unix socket nobody logs in

@@ -295,6 +295,12 @@ class AddressLiteral:
         return text
 
 
+@lru_cache(maxsize=4096)
+def literal_of(ip: IPAddress) -> AddressLiteral:
+    """The literal of an address, made once for each."""
+    return AddressLiteral(ip)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class GeneralLiteral:
     """``[tag:text]`` with a tag other than IPv6: valid syntax, never routable."""

@@ -1,7 +1,7 @@
 """Octets above 127 in header fields, made into what every host can carry (RFC 2047, RFC 2231).
 
 What a device sends raw is kept octet for octet inside the encoding: valid UTF-8 is called that,
-anything else what the message says of its text, else windows-1252.
+anything else what the message says of its text, else what it looks like.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import contextlib
 import re
 from collections.abc import Iterator
 from urllib.parse import quote_from_bytes
+
+from waypost.mail.raw_octets import charset_guessed
 
 FALLBACK = "windows-1252"
 # RFC 2047 §2: 75 characters for an encoded word; what is left of them for the text.
@@ -52,7 +54,7 @@ def charset_of(octets: bytes, declared: str | None) -> str:
     names = ["utf-8"]
     if declared is not None and _CHARSET.fullmatch(declared) is not None:
         names.append(declared)
-    for name in names:
+    for name in (*names, charset_guessed(octets)):
         with contextlib.suppress(UnicodeError, LookupError):
             octets.decode(name)
             return name

@@ -18,7 +18,8 @@ MAX_HELD = 65_536
 _SUSPECT = rb"(?:bcc|resent-bcc|authentication-results)[ \t]*"
 # Of a line that is cut the colon may be still to come.
 _SUSPECT_FIELD = re.compile(_SUSPECT + rb"(?::|\Z)", re.IGNORECASE)
-_SUSPECT_LINE = re.compile(rb"^" + _SUSPECT + rb":", re.IGNORECASE | re.MULTILINE)
+# What begins with an octet is searched for much faster than what begins with "^".
+_SUSPECT_LINE = re.compile(rb"\n" + _SUSPECT + rb":", re.IGNORECASE)
 _CONTINUED = (b" ", b"\t")
 
 # What comes before and in authserv-id (RFC 8601 §2.2): comments, then a token or a quoted string.
@@ -45,10 +46,10 @@ class HeaderFilter:
         "_field",
         "_field_size",
         "_held",
-        "_is_done",
         "_is_in_line",
         "_is_ours",
         "_without_bcc",
+        "is_done",
     )
 
     def __init__(self, is_ours: Callable[[str], bool], *, without_bcc: bool) -> None:
@@ -60,20 +61,20 @@ class HeaderFilter:
         self._field_size = 0
         self._fate = _Fate.PASSES
         self._is_in_line = False  # the start of this line has been dealt with already
-        self._is_done = False
+        self.is_done = False  # the header is over: the rest passes as it comes
 
     def feed(self, piece: bytes) -> bytes:
         """What passes of the content so far, and was not given yet."""
-        if self._is_done:
+        if self.is_done:
             return piece
         content = self._held + piece if self._held else piece
         if self._fate is _Fate.PASSES and not self._is_in_line:
             # Nearly always there is nothing to take out, and all of the header in one piece.
             is_whole = content.startswith(b"\r\n")
             end = 0 if is_whole else content.find(b"\n\r\n") + 1
-            if is_whole or (end and _SUSPECT_LINE.search(content, 0, end) is None):
+            if is_whole or (end and not _is_suspect(content, end)):
                 self._held = b""
-                self._is_done = True
+                self.is_done = True
                 return content
         return self._by_line(content)
 
@@ -93,7 +94,7 @@ class HeaderFilter:
             line = content[position:end]
             if line == b"\r\n" and not self._is_in_line:
                 passed.append(self._ended_field())
-                self._is_done = True
+                self.is_done = True
                 self._held = b""
                 passed.append(content[position:])
                 return b"".join(passed)
@@ -133,6 +134,14 @@ class HeaderFilter:
             return b""
         named = _authserv_id(field.partition(b":")[2])
         return b"" if named is not None and self._is_ours(named) else field
+
+
+def _is_suspect(content: bytes, end: int) -> bool:
+    """Whether a field in the header section that ends there may have to go."""
+    return (
+        _SUSPECT_FIELD.match(content, 0, end) is not None
+        or _SUSPECT_LINE.search(content, 0, end) is not None
+    )
 
 
 def _authserv_id(value: bytes) -> str | None:

@@ -9,6 +9,7 @@ From where the account's name is demanded, and then it is said.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from email.utils import parsedate_tz
 from functools import lru_cache
@@ -41,6 +42,7 @@ _SIGNED_TYPES = (
     *(b"multipart/signed", b"multipart/encrypted"),
     *(b"application/pkcs7-mime", b"application/x-pkcs7-mime"),
 )
+_NOT_IN_ASCII_NAME = re.compile(r"[^A-Za-z0-9_.]+|\.{2,}")
 _ANGLE = re.compile(r"<([^<>]*)>")
 _COMMENT = re.compile(r"\(([^()]*)\)")
 
@@ -53,6 +55,8 @@ class Circumstances(NamedTuple):
     host: str  # what this hub is called: a name or a literal
     reverse_path: Address | None  # None: <>
     domain: DomainPart  # of the device, where its From lacks one
+    # It came from the device itself, which knows nothing of SMTPUTF8: nobody else has had it.
+    is_device_s_own: bool = False
 
 
 class Rewritten(NamedTuple):
@@ -95,7 +99,7 @@ def rewritten(
     if "message-id" not in covered:
         _mend_message_id(out, known, changes)
     if "from" not in covered or rewrite_from is not None:
-        _mend_from(out, known, declared, rewrite_from, changes)
+        _mend_from(out, known, declared, rewrite_from, changes, may_be_utf8=may_be_utf8)
     if SIGNATURE_BROKEN in changes:
         covered = frozenset()
     for at, one in enumerate(out):
@@ -172,6 +176,8 @@ def _mend_from(
     declared: str | None,
     rewrite_from: Address | None,
     changes: list[str],
+    *,
+    may_be_utf8: bool,
 ) -> None:
     """An author whom every host understands (RFC 5322 §3.6.2), and whom the relay knows."""
     places = [at for at, one in enumerate(fields) if one.key == "from"]
@@ -184,6 +190,8 @@ def _mend_from(
     else:
         assert authors[0].address is not None
         name, address = authors[0].display_name, authors[0].address
+    if rewrite_from is None and known.is_device_s_own and not may_be_utf8:
+        rewrite_from = None if address.is_ascii else in_ascii(address)
     is_foreign = rewrite_from is not None and address != rewrite_from
     if is_sound and not is_foreign:
         return
@@ -201,11 +209,18 @@ def _mend_from(
     else:
         fields.insert(first, replacement)
     if is_foreign:
-        # Answers go to the device, as they would have.
-        if not any(one.key == "reply-to" and one.body for one in fields):
+        # Answers go to the device, as they would have; unless its address cannot be said.
+        is_sayable = address.is_ascii or may_be_utf8
+        if is_sayable and not any(one.key == "reply-to" and one.body for one in fields):
             fields.insert(first + 1, mended.renamed(b"Reply-To"))
             changes.append("reply-to")
         _take_out_signers(fields, changes)
+
+
+def in_ascii(address: Address) -> Address:
+    """The nearest address that needs no SMTPUTF8 (RFC 6531)."""
+    plain = unicodedata.normalize("NFKD", address.local_part).encode("ascii", "ignore").decode()
+    return Address(_NOT_IN_ASCII_NAME.sub("-", plain).strip("-.") or "device", address.domain)
 
 
 def _take_out_signers(fields: list[Field], changes: list[str]) -> None:

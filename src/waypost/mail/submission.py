@@ -62,10 +62,10 @@ def authors_of(head: bytes) -> list[Address]:
 
 def from_values(head: bytes) -> list[bytes]:
     """The values of From, as they are folded."""
-    return _FROM.findall(header_section(head))
+    return _FROM.findall(b"\n" + header_section(head))
 
 
-_FROM = re.compile(rb"^from[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
+_FROM = re.compile(rb"\nfrom[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE)
 
 
 # A device says who it is in the same words each time.

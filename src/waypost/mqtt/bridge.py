@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from waypost.dns.resolver import Resolver
 from waypost.errors import PeerUnreachable, TemporaryError
 from waypost.mqtt import topics
 from waypost.mqtt.broker import Broker
-from waypost.mqtt.message import Message
+from waypost.mqtt.happening import Happening, messages_of, note
+from waypost.mqtt.inbound import Purpose, filters_of, purpose_of
+from waypost.mqtt.message import Message, Received
 from waypost.mqtt.notes import MAX_DEVICES, NOTES_FILE, Noted, Notes
 from waypost.mqtt.settings import MqttSettings
 from waypost.net.gate import Gate
@@ -33,26 +35,6 @@ _MAX_SLEEP_S = 60.0
 _FRAME_OCTETS = 1_024
 
 
-class Picture(NamedTuple):
-    """Raw octets of an image file."""
-
-    type: str  # media type
-    octets: bytes
-
-
-class Happening(NamedTuple):
-    """One mail of a device, as it is to be published."""
-
-    slug: str
-    name: str
-    source: str  # what the device is known by
-    model: str | None
-    kind: str
-    at: float  # when it was accepted
-    event: Mapping[str, object]
-    picture: Picture | None
-
-
 class Bridge:
     """Publishes what happens, and switches off what is over."""
 
@@ -63,21 +45,26 @@ class Bridge:
         *,
         resolver: Callable[[], Resolver],
         on_back: Callable[[], None],
+        on_mail: Callable[[Received, Purpose, MqttSettings], None],
         log: Log,
     ) -> None:
-        """`on_back` is called when mail had to wait and there is a session again."""
+        """`on_back` is called when mail had to wait and there is a session again.
+
+        `on_mail` takes messages that become mail, and has them acknowledged.
+        """
         self._log = log
         self._notes = Notes(data_dir / NOTES_FILE)
         self._is_loaded = False
         self._settings: MqttSettings | None = None  # None: no broker is configured
         self._changed = asyncio.Event()
         self._on_back = on_back
+        self._on_mail = on_mail
         self._has_deferred = True  # mail may wait for a session, also since an earlier run
         self._broker = Broker(
             gate,
             resolver=resolver,
             on_connected=self._connected,
-            on_message=self._heard,
+            on_message=self._received,
             log=log,
         )
 
@@ -105,6 +92,8 @@ class Bridge:
         for device in list(notes.devices.values()):
             if source_to_slug(device.source) != device.slug:
                 self._remove(device)
+        # Before the broker knows: so whatever it still has of us can be taken back.
+        notes.filters = sorted({*notes.filters, *_filters(settings)})
         notes.touch()
         await self._save()
         self._settings = settings
@@ -160,6 +149,15 @@ class Bridge:
             self._has_deferred = True
             raise
 
+    def say(self, message: Message) -> None:
+        """Publish, without waiting: what cannot be said now is not said."""
+        if self._takes(len(message.payload) + len(message.correlation or b"")):
+            self._publish(message)
+
+    async def connect_again(self) -> None:
+        """See Broker.connect_again."""
+        await self._broker.connect_again()
+
     async def close(self) -> None:
         """Say farewell, and write down what has changed."""
         await self._broker.leave()
@@ -170,7 +168,6 @@ class Bridge:
         """What is true with this mail; on disk before it is said, where it has to end again."""
         notes = self._notes
         now = time.time()
-        at = min(happening.at, now)
         device = notes.devices.get(happening.slug)
         is_news = device is None
         if device is None:
@@ -180,25 +177,7 @@ class Bridge:
             device = Noted(happening.slug, happening.name, happening.source)
             notes.devices[device.slug] = device
             self._publish(topics.bridge_info(settings.base, len(notes.devices)))
-        until = at + settings.reset_after_s
-        before = device.kinds.get(happening.kind)
-        is_news = is_news or before is None or (not before and until > now)
-        if before is None:
-            device.kinds[happening.kind] = 0.0
-        if until > now:
-            # Mail that waited in the queue for longer is no motion now.
-            device.kinds[happening.kind] = max(until, before or 0.0)
-        looks = (happening.name, happening.source, happening.model)
-        image_type = device.image_type if happening.picture is None else happening.picture.type
-        if is_news or (device.name, device.source, device.model, device.image_type) != (
-            *looks,
-            image_type,
-        ):
-            is_news = True
-            device.name, device.source, device.model = looks
-            device.image_type = image_type
-        if at >= device.last_seen:
-            device.last_seen, device.last_event = at, happening.kind
+        is_news = note(device, happening, now, settings.reset_after_s) or is_news
         notes.touch()
         self._changed.set()
         if is_news:
@@ -210,24 +189,11 @@ class Bridge:
     def _messages(
         self, happening: Happening, device: Noted, settings: MqttSettings
     ) -> list[Message]:
-        """In an order in which the event comes last: what it sets off may look at the rest."""
-        base, kept = settings.base, settings.retain
-        messages = [topics.availability(base, device, is_retained=kept)]
+        """As `messages_of`; what the broker does not take is logged."""
         picture = happening.picture
-        if picture is not None:
-            if self._takes(len(picture.octets)):
-                messages.append(topics.image(base, device, picture.octets, is_retained=kept))
-            else:
-                self._log.event(
-                    "mqtt-image-left-out", device=device.slug, octets=len(picture.octets)
-                )
-        messages.append(self._state(device, settings))
-        messages.append(topics.kind_state(base, device, happening.kind, is_retained=kept))
-        event = topics.happened(base, device, happening.event)
-        if not self._takes(len(event.payload)):
-            event = topics.happened(base, device, _shortened(happening.event))
-        messages.append(event)
-        return messages
+        if picture is not None and not self._takes(len(picture.octets)):
+            self._log.event("mqtt-image-left-out", device=device.slug, octets=len(picture.octets))
+        return messages_of(happening, device, settings, self._takes)
 
     def _takes(self, octets: int) -> bool:
         """Will the broker take so many? One that will not ends the session (MQTT 5 §3.1.2.11)."""
@@ -255,6 +221,7 @@ class Bridge:
         self._switch_off(settings)
         if settings.discovery:
             self._broker.subscribe(topics.status_topic(settings.discovery))
+        self._subscribe(settings)
         self._say_all(settings)
         if self._has_deferred:
             self._has_deferred = False
@@ -272,6 +239,35 @@ class Bridge:
             self._publish(self._state(device, settings))
             for kind in device.kinds:
                 self._publish(topics.kind_state(base, device, kind, is_retained=kept))
+
+    def _subscribe(self, settings: MqttSettings) -> None:
+        """To what becomes mail; what was subscribed to before and is not wanted now ends."""
+        notes, wanted = self._notes, _filters(settings)
+        if not self._broker.is_resumed:
+            notes.filters = wanted
+            notes.touch()
+        for topic_filter in set(notes.filters) - set(wanted):
+            with contextlib.suppress(PeerUnreachable):
+                self._broker.hear_no_more(topic_filter).add_done_callback(
+                    partial(self._unsubscribed, topic_filter)
+                )
+        for topic_filter, qos in filters_of(settings).items():
+            self._broker.hear_others(topic_filter, qos)
+
+    def _unsubscribed(self, topic_filter: str, ended: asyncio.Future[None]) -> None:
+        if _is_good(ended) and topic_filter in self._notes.filters:
+            self._notes.filters.remove(topic_filter)
+            self._notes.touch()
+            self._changed.set()
+
+    def _received(self, received: Received) -> None:
+        settings = self._settings
+        purpose = None if settings is None else purpose_of(settings, received.topic)
+        if settings is None or purpose is None or received.was_kept:
+            received.acknowledge()
+        else:
+            self._on_mail(received, purpose, settings)
+        self._heard(received.topic, received.payload, received.was_kept)
 
     def _heard(self, topic: str, payload: bytes, was_kept: bool) -> None:
         """Home Assistant has come up; one that was up before has been told at connecting."""
@@ -331,18 +327,10 @@ class Bridge:
             self._log.event("mqtt-notes-trouble", why=error)
 
 
-def _shortened(event: Mapping[str, object]) -> dict[str, object]:
-    """Without what a sender can make long."""
-    return {
-        **event,
-        "subject": str(event["subject"])[:100],
-        "text": "",
-        "text_truncated": True,
-        "from": None,
-        "to": [],
-        "message_id": None,
-        "attachments": [],
-    }
+def _filters(settings: MqttSettings) -> list[str]:
+    """All a session of these settings is subscribed to."""
+    own = [topics.status_topic(settings.discovery)] if settings.discovery else []
+    return [*own, *filters_of(settings)]
 
 
 def _is_good(ended: asyncio.Future[None]) -> bool:

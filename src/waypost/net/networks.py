@@ -41,6 +41,8 @@ class Networks:
         self._cache: dict[IPAddress, bool] = {}
 
     def __contains__(self, ip: IPAddress) -> bool:
+        if not self._networks:
+            return False
         known = self._cache.get(ip)
         if known is None:
             if len(self._cache) >= 4096:

@@ -174,15 +174,15 @@ def read_recipient(row: Sequence[Any]) -> QueuedRecipient:
 def read_message(
     row: Sequence[Any],
     octets: bytes | None,
-    spool: Spool | None,
+    spool: Spool,
     recipients: Sequence[QueuedRecipient],
 ) -> QueuedMessage:
     """A message from its row, as SELECT_MESSAGE gives it.
 
-    `octets` None: the content is in the spool or gone; `spool` None: it is not wanted.
+    `octets` None: the content is in the spool or gone.
     """
     content: StoredContent = InlineContent(octets or b"")
-    if octets is None and spool is not None and row[17] is not None:
+    if octets is None and row[17] is not None:
         content = FileContent(spool.path_of(row[17]), row[16])
     return QueuedMessage(
         queue_id=encode_queue_id(row[0]),

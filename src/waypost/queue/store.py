@@ -66,8 +66,8 @@ class Refusal:
     reply: Reply
 
 
-class QueueStore(Protocol):
-    """The contract; see the module text. Failures: QueueFull, StoreUnavailable."""
+class Intake(Protocol):
+    """The part of the contract that mail comes in by. Failures: QueueFull, StoreUnavailable."""
 
     def next_id(self) -> QueueId:
         """A queue id nobody has."""
@@ -80,6 +80,14 @@ class QueueStore(Protocol):
     def accept(self, message: QueuedMessage) -> asyncio.Future[None]:
         """Keep a message; done only when it is durable."""
         ...
+
+    def note_refusal(self, refusal: Refusal) -> None:
+        """Remember a refusal for the trace, when there is time."""
+        ...
+
+
+class QueueStore(Intake, Protocol):
+    """The contract; see the module text. Failures as of Intake."""
 
     async def lease(self, limit: int) -> list[QueuedMessage]:
         """Up to `limit` messages with recipients that are due, each with just those."""
@@ -103,10 +111,6 @@ class QueueStore(Protocol):
 
     async def hold_all_new(self, *, held: bool) -> None:
         """Lend nothing any more, or lend again; kept over a restart."""
-        ...
-
-    def note_refusal(self, refusal: Refusal) -> None:
-        """Remember a refusal for the trace, when there is time."""
         ...
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from waypost.mail.address import ip_text
 from waypost.mail.envelope import Arrival, QueueId
@@ -15,6 +16,11 @@ from waypost.reading.values import ReadMail
 VERSION = 1
 # Characters; MQTT clients on small devices have buffers of a few KiB.
 MAX_TEXT = 4_000
+
+
+def page_of(web_url: str, queue_id: QueueId) -> str:
+    """Where the web page at this URL shows a mail; its parts are below."""
+    return f"{web_url.rstrip('/')}/message/{queue_id}"
 
 
 def event_of(
@@ -32,7 +38,7 @@ def event_of(
     more: int | None = None,
     suppressed: Sequence[Mapping[str, object]] = (),
     duplicate_of: str | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The event as JSON has it. `received_at`, not the mail's Date, is the time: clocks of
     devices are wrong. `url`: where a person reads the mail; None: nowhere. `more`: how many others
     that were held back it stands for, and `suppressed` the first of them; None: it stands for
@@ -55,8 +61,14 @@ def event_of(
         "severity": severity,
         "tags": list(tags),
         "attachments": [
-            {"name": one.name, "type": one.type, "size": one.size, "sha256": one.sha256}
-            for one in mail.attachments
+            {
+                "name": one.name,
+                "type": one.type,
+                "size": one.size,
+                "sha256": one.sha256,
+                "url": None if url is None else f"{url}/part/{number}",
+            }
+            for number, one in enumerate(mail.attachments, 1)
         ],
         "url": url,
         "more": more,

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from waypost.mail import reply as replies
-from waypost.mail.address import Address, AddressLiteral, Domain, DomainPart, IPAddress
+from waypost.mail.address import (
+    Address,
+    AddressLiteral,
+    Domain,
+    DomainPart,
+    IPAddress,
+    literal_of,
+)
 from waypost.mail.envelope import Arrival
 from waypost.mail.reply import Reply
 from waypost.net.gate import Gate, Origin, origin_of
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.routing.groups import DomainGroups, GroupSettings
+from waypost.routing.hours import Hours, local_time
 from waypost.routing.mailboxes import HUB, POSTMASTER, MailboxNames
 from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.storms import StormSettings
@@ -56,6 +65,9 @@ class Rule:
     subject: Glob | None = None
     header: tuple[tuple[str, Glob], ...] = ()
     larger_than: int | None = None  # octets
+    has_attachment: bool | None = None
+    helo: Glob | None = None
+    time: tuple[Hours, ...] | None = None
     continues: bool = False
     storm: StormSettings | None = None  # None: all mail goes as it comes
     duplicates_s: float | None = None  # None: nobody asks whether mail was here before
@@ -63,7 +75,12 @@ class Rule:
     @property
     def needs_content(self) -> bool:
         """True where only the content can say whether it matches."""
-        return bool(self.subject or self.header or self.larger_than is not None)
+        return bool(
+            self.subject
+            or self.header
+            or self.larger_than is not None
+            or self.has_attachment is not None
+        )
 
 
 class ContentFacts(NamedTuple):
@@ -71,6 +88,21 @@ class ContentFacts(NamedTuple):
 
     size: int  # octets
     fields: Sequence[tuple[str, str]]  # of the header: name in lower case, decoded text
+
+    @property
+    def has_attachment(self) -> bool:
+        """As far as the header tells: nobody parses MIME while a client waits for its answer.
+
+        So it is what programs make that attach files (multipart/mixed, RFC 2046 §5.1.3), and a
+        mail that is nothing but a file.
+        """
+        said = dict(reversed(self.fields))  # the first of each
+        kind = said.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/mixed":
+            return True
+        if said.get("content-disposition", "").strip().lower().startswith("attachment"):
+            return True
+        return "/" in kind and kind.partition("/")[0] not in ("text", "multipart", "message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +173,7 @@ class RoutingTable:
         mailboxes: MailboxNames,
         gate: Gate,
         mailbox_of_client: MailboxOf = _no_mailbox,
+        clock: Callable[[], datetime] = local_time,
     ) -> None:
         self._settings = settings
         self._lists = {entry.name: entry for entry in settings.lists}
@@ -150,6 +183,7 @@ class RoutingTable:
         self._mailboxes = mailboxes
         self._gate = gate
         self._mailbox_of_client = mailbox_of_client
+        self._clock = clock
         # How far back the same mail is looked for, by the names of the rules that ask for it.
         self.duplicates_s = {
             rule.name: rule.duplicates_s for rule in settings.rules if rule.duplicates_s is not None
@@ -172,10 +206,10 @@ class RoutingTable:
         """
         local_ip = arrival.local_ip
         if local_ip is not None and self.groups.domains_at(local_ip):
-            return AddressLiteral(local_ip)
+            return literal_of(local_ip)
         if self._settings.hostname is not None:
             return Domain(self._settings.hostname)
-        return Domain("localhost") if local_ip is None else AddressLiteral(local_ip)
+        return Domain("localhost") if local_ip is None else literal_of(local_ip)
 
     def is_ours(self, domain: DomainPart, arrival: Arrival) -> bool:
         """True for our names, our addresses, and the address the client connected to.
@@ -243,6 +277,16 @@ class RoutingTable:
                 route._replace(rule=f"moved from {old_place}, {route.rule}") for route in routes
             ]
         return Routing(recipient, tuple(routes), has_moved=has_moved)
+
+    def route_named(self, name: str, arrival: Arrival) -> Routing:
+        """Where the [[route]] of that name leads, whatever it matches."""
+        recipient = Address(name, self.own_domain(arrival))
+        routes: list[Route] = []
+        rule = next((rule for rule in self._settings.rules if rule.name == name), None)
+        refusal: Reply | None = replies.NO_SUCH_ROUTE
+        if rule is not None:
+            refusal = self._follow(rule, recipient, arrival, _nobody_asks, routes)
+        return Routing(recipient, tuple(routes) if refusal is None else (), refusal=refusal)
 
     def reaches(self, address: Address, mailbox: str, arrival: Arrival) -> bool:
         """True when mail for an address gets, or would get, into a mailbox of this very name here.
@@ -333,6 +377,8 @@ class RoutingTable:
         for rule in self._settings.rules:
             if not _matches(rule, recipient, arrival, sender):
                 continue
+            if rule.time is not None and not any(map(self._is_now, rule.time)):
+                continue
             if rule.needs_content:
                 if content is None:
                     explain("[[route]]", "route {!r} waits for the content", rule.name)
@@ -341,24 +387,39 @@ class RoutingTable:
                     continue
                 if not _matches_content(rule, content):
                     continue
-            for target in rule.targets:
-                if target.kind == "reject":
-                    explain("[[route]]", "route {!r} refuses it", rule.name)
-                    by_rules.refusal = rejection(target)
-                    return by_rules
-                if target.kind == "direct":
-                    refusal = self._why_not_direct(recipient, arrival, Origin.ROUTED, explain)
-                    if refusal is not None:
-                        by_rules.refusal = refusal
-                        return by_rules
-                if target.kind == "mailbox":
-                    target = self._mailboxes.mailbox_of(target)
-                explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
-                _add(by_rules.routes, Route(target, rule.name))
+            by_rules.refusal = self._follow(rule, recipient, arrival, explain, by_rules.routes)
+            if by_rules.refusal is not None:
+                return by_rules
             if not rule.continues:
                 by_rules.is_settled = True
                 return by_rules
         return by_rules
+
+    def _is_now(self, hours: Hours) -> bool:
+        return hours.holds(self._clock())
+
+    def _follow(
+        self,
+        rule: Rule,
+        recipient: Address,
+        arrival: Arrival,
+        explain: Explain,
+        routes: list[Route],
+    ) -> Reply | None:
+        """Add where a rule leads; or its refusal."""
+        for target in rule.targets:
+            if target.kind == "reject":
+                explain("[[route]]", "route {!r} refuses it", rule.name)
+                return rejection(target)
+            if target.kind == "direct":
+                refusal = self._why_not_direct(recipient, arrival, Origin.ROUTED, explain)
+                if refusal is not None:
+                    return refusal
+            if target.kind == "mailbox":
+                target = self._mailboxes.mailbox_of(target)
+            explain("[[route]]", "route {!r} sends it to {}", rule.name, target)
+            _add(routes, Route(target, rule.name))
+        return None
 
     def _to_own(
         self,
@@ -373,13 +434,9 @@ class RoutingTable:
             setting = "[list]" if found.kind == "list" else "[[mailbox]]"
             explain(setting, "{} {!r}", found.kind, found.argument)
             return Route(found, "own address"), None
-        if arrival.client_ip is not None and arrival.trusted:
-            mailbox = self._mailbox_of_client(arrival.client_ip)
-            if mailbox is not None:
-                step = "the mailbox of the device at {} is {!r}"
-                explain("waypost device set --mailbox", step, arrival.client_ip, mailbox)
-                target = self._mailboxes.mailbox_of(Target("mailbox", mailbox))
-                return Route(target, "mailbox of the device"), None
+        route = self._to_mailbox_of_device(arrival, explain)
+        if route is not None:
+            return route, None
         scopes = self.scopes_of(recipient.domain)
         # Which of several domains is meant nobody can say of a mailbox that does not exist.
         if arrival.trusted and len(scopes) < 2:
@@ -390,10 +447,26 @@ class RoutingTable:
         explain("mailboxes.auto_create", "there is no mailbox {!r}: refused", recipient.local_part)
         return None, replies.NO_SUCH_MAILBOX
 
+    def _to_mailbox_of_device(self, arrival: Arrival, explain: Explain) -> Route | None:
+        """For mail that would be refused, or make a mailbox; None: the device was given none."""
+        if arrival.client_ip is None or not arrival.trusted:
+            return None
+        mailbox = self._mailbox_of_client(arrival.client_ip)
+        if mailbox is None:
+            return None
+        step = "the mailbox of the device at {} is {!r}"
+        explain("waypost device set --mailbox", step, arrival.client_ip, mailbox)
+        target = self._mailboxes.mailbox_of(Target("mailbox", mailbox))
+        return Route(target, "mailbox of the device")
+
     def _onward(
         self, recipient: Address, arrival: Arrival, explain: Explain
     ) -> tuple[Route | None, Reply | None]:
         if isinstance(recipient.domain, Domain):
+            # Some forms take no literal, so a device may be told a name that is nobody's.
+            route = self._to_mailbox_of_device(arrival, explain)
+            if route is not None:
+                return route, None
             explain("[[route]]", "mail to names needs a route, and none matches: refused")
             return None, Reply(550, f"No route to {recipient.domain} is set up here", (7, 1))
         refusal = self._why_not_direct(recipient, arrival, origin_of(arrival), explain)
@@ -434,6 +507,8 @@ def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address |
         return False
     if rule.login is not None and (arrival.login is None or not rule.login.matches(arrival.login)):
         return False
+    if rule.helo is not None and not rule.helo.matches(arrival.helo):
+        return False
     if rule.recipient is not None and not rule.recipient.matches(recipient):
         return False
     return rule.sender is None or rule.sender.matches(sender)
@@ -441,6 +516,8 @@ def _matches(rule: Rule, recipient: Address, arrival: Arrival, sender: Address |
 
 def _matches_content(rule: Rule, content: ContentFacts) -> bool:
     if rule.larger_than is not None and content.size <= rule.larger_than:
+        return False
+    if rule.has_attachment is not None and content.has_attachment is not rule.has_attachment:
         return False
     globs = rule.header if rule.subject is None else (*rule.header, ("subject", rule.subject))
     return all(

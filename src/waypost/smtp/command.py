@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from waypost.errors import AddressError
-from waypost.mail.address import MAX_PATH, Address, render_local_part
+from waypost.mail.address import ATEXT, MAX_LOCAL_PART, MAX_PATH, Address, render_local_part
 from waypost.mail.envelope import Body, Notify, Ret
 from waypost.mail.reply import NEEDS_SMTPUTF8, Reply
 from waypost.smtp.quirks import NO_QUIRK, Quirk
@@ -28,7 +28,10 @@ _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
 # RFC 6533 §3: in ORCPT with type utf-8, characters may come as \x{HEX}.
 _UNICODE_ESCAPE = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
-_PLAIN_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~.]{1,64}")
+_LOCAL_PART_ALONE = re.compile(rf"(?:{ATEXT}|\.)+")
+
+# What a device's name for itself does not hold; who writes a quoted string means all of it.
+_NOT_IN_NAME = re.compile(r'[@"\\]')
 
 MAX_ENVID = 100  # RFC 3461 §4.4
 MAX_ORCPT = 500  # RFC 3461 §4.2
@@ -44,14 +47,6 @@ class CommandRefused(Exception):
 
 def _refused(code: int, text: str, subject: int, detail: int) -> CommandRefused:
     return CommandRefused(Reply(code, text, (subject, detail)))
-
-
-def decode_line(line: bytes) -> str:
-    """A command line as text; UTF-8 is the only charset beyond ASCII (RFC 6531 §3.1)."""
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _refused(500, "Not UTF-8", 5, 2) from None
 
 
 def split_path(argument: str, keyword: str, *, lenient: bool) -> tuple[str, str]:
@@ -92,26 +87,39 @@ def parse_address(path: str, status: tuple[int, int], *, lenient: bool) -> Addre
     try:
         return Address.parse(path)
     except AddressError as error:
-        if "@" not in path and _PLAIN_LOCAL_PART.fullmatch(path) is not None:
-            if lenient or path.lower() == "postmaster":
-                return path
+        if path.lower() == "postmaster" or (
+            lenient and _LOCAL_PART_ALONE.fullmatch(path) is not None and _fits(path)
+        ):
+            return path
         # The reason may quote the path; a reply line ends at 512 octets (RFC 5321 §4.5.3.1.5).
         text = f"{error.reason[:200]} ({error.section.replace('§', '')})"
         raise CommandRefused(Reply(501, text, status)) from None
 
 
-def _sender_as_meant(path: str) -> str:
-    """A reverse-path that a device put together from its name and the domain it was given.
+def _fits(local_part: str) -> bool:
+    return len(local_part.encode()) <= MAX_LOCAL_PART
 
-    The name may have spaces, and no quotes; the domain may be none. A recipient is typed by
-    somebody, who can be told.
+
+def _parse_sender(path: str, *, lenient: bool) -> Address | str:
+    """A reverse-path; of a device it may be put together from its name and a domain it was given.
+
+    The name may have spaces, and no quotes; the domain may be none, or what no domain can be, and
+    then the name stands alone. A recipient is typed by somebody, who can be told.
     """
-    local_part, _, domain = path.rpartition("@")
-    if not local_part or "@" in local_part or '"' in local_part:
-        return path
-    if not domain:
+    if not lenient:
+        return parse_address(path, (1, 7), lenient=False)
+    local_part, at, domain = path.rpartition("@")
+    if not at:
+        local_part, domain = path, ""
+    is_name = local_part.isprintable() and not _NOT_IN_NAME.search(local_part) and _fits(local_part)
+    if not local_part or not is_name:
+        return parse_address(path, (1, 7), lenient=True)
+    try:
+        return Address.parse(f"{render_local_part(local_part)}@{domain}")
+    except AddressError:
+        if domain.startswith("["):
+            return parse_address(path, (1, 7), lenient=True)
         return local_part
-    return f"{render_local_part(local_part)}@{domain}" if " " in local_part else path
 
 
 def split_parameters(text: str) -> dict[str, str | None]:
@@ -191,9 +199,7 @@ _KEPT_COMMANDS = 4096
 def parse_mail(argument: str, *, lenient: bool) -> MailRequested:
     """The argument of MAIL (RFC 5321 §4.1.1.2)."""
     path, rest = split_path(argument, "FROM:", lenient=lenient)
-    if lenient:
-        path = _sender_as_meant(path)
-    reverse_path = parse_address(path, (1, 7), lenient=lenient) if path else None
+    reverse_path = _parse_sender(path, lenient=lenient) if path else None
     fields: dict[str, Any] = {}
     for key, value in split_parameters(rest).items():
         if key == "SIZE":

@@ -19,6 +19,7 @@ class Quirk(IntFlag):
     CONTENT_MENDED = 256
     NO_QUIT = 512
     TLS_HELLO = 1024
+    RAW_OCTETS = 2048
 
 
 NO_QUIRK = Quirk(0)
@@ -35,6 +36,7 @@ _WORDS = {
     Quirk.CONTENT_MENDED: "bare CR or LF, or NUL, in content",
     Quirk.NO_QUIT: "ends without QUIT",
     Quirk.TLS_HELLO: "a TLS hello where none was expected",
+    Quirk.RAW_OCTETS: "letters in commands that are not UTF-8",
 }
 
 

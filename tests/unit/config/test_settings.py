@@ -315,6 +315,21 @@ def test_every_bad_entry_of_a_list_is_named(tmp_path: Path) -> None:
     assert "a_b" in fault.problem
 
 
+def test_times_of_a_match(tmp_path: Path) -> None:
+    route = '[[route]]\nname = "x"\nto = ["discard"]\nmatch = { time = %s }\n'
+    for given, hours in (
+        ('"22:00-06:00"', ["22:00-06:00"]),
+        ('["sat 00:00-24:00", "22:00-06:00"]', ["sat 00:00-24:00", "22:00-06:00"]),
+    ):
+        [rule] = load(tmp_path, route % given).routing.rules
+        assert rule.time is not None
+        assert [one.text for one in rule.time] == hours
+    for wrong in ('"10pm-6am"', "[]", "22", '"08:00-08:00"'):
+        [fault] = faults(tmp_path, route % wrong)
+        assert fault.key == "route[1].match"
+        assert "time: " in str(fault)
+
+
 def test_every_bad_entry_of_a_match_is_named(tmp_path: Path) -> None:
     text = '[[route]]\nname = "x"\nmatch = { colour = 1, client = ["lan"], sender = 2 }\n'
     (fault,) = faults(tmp_path, text + 'to = ["discard"]\n')
@@ -532,8 +547,10 @@ def test_webhooks_and_notifications_are_read(tmp_path: Path) -> None:
     assert hook.url.revealed == "http://10.0.0.1/x"
     assert hook.secret is not None
     assert hook.secret.revealed == "s3cret"
-    assert (hook.max_attachment, hook.networks) == (2 << 20, ("private",))
+    assert (hook.rules.max_octets, hook.networks) == (2 << 20, ("private",))
+    assert (hook.rules.picture_px, hook.rules.takes_pictures) == (None, True)
     [phones] = settings.notify
+    assert (phones.rules.types, phones.rules.max_octets) == ((), 1 << 20)
     revealed = [url.revealed for url in phones.urls]
     assert revealed == ["json://h/p", "ntfy://x/one", "tgram://two/3"]
     assert "s3cret" not in repr(settings)
@@ -553,6 +570,9 @@ def test_webhooks_and_notifications_are_read(tmp_path: Path) -> None:
             "webhook.a.attachment_types",
         ),
         ('[webhook."a b"]\nurl = "http://x/"', "webhook.a b"),
+        ('[notify.a]\nurls = ["ntfy://x"]\npicture_px = -1', "notify.a.picture_px"),
+        ('[http]\nurl = "http://hub/?a=b"', "http.url"),
+        ('[http]\nurl = "ftp://hub/"', "http.url"),
         ("[notify.a]", "notify.a"),
         ('[notify.a]\nurls = ["p4ss"]', "notify.a.urls"),
         ('[notify.a]\nurls = ["mailto://u:p4ss@x"]', "notify.a.urls"),

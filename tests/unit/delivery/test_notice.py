@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.mail import arrival
+from waypost.delivery.attachments import left_out_line
 from waypost.delivery.events import Event
-from waypost.delivery.notice import FIELDS, MAX_TITLE, checked_template, notice_of, picture_in
+from waypost.delivery.notice import FIELDS, MAX_TITLE, checked_template, notice_of
 from waypost.delivery.notifier import Told
 from waypost.delivery.notify import refusal
 from waypost.mail.envelope import QueueId
@@ -75,15 +76,32 @@ def test_a_mail_without_text_says_so_unless_it_has_a_picture() -> None:
     assert filled(ReadMail(), "$text", has_picture=True) == ""
 
 
-def test_the_picture_is_the_first_that_services_show() -> None:
-    def attached(type_: str) -> Attachment:
-        return Attachment(type_, type_, 1, "", False, "", 0, 1, "")
+def test_the_line_about_attachments_stays_where_the_text_is_cut() -> None:
+    line = left_out_line([attached("scan.pdf", 9_437_184)], None)
+    assert line == "1 attachment left out: scan.pdf 9.0 MiB"
+    made = notice_of(
+        *(event(ReadMail(text="x" * 500)), "b@c"),
+        title="",
+        text="$text",
+        max_text=60,
+        has_picture=False,
+        left_out=line,
+    )
+    assert len(made.text) == 60
+    assert made.text.endswith(f"x…\n{line}")
 
-    kinds = ("application/pdf", "image/svg+xml", "image/tiff", "image/png", "image/jpeg")
-    found = picture_in(event(ReadMail(attachments=tuple(map(attached, kinds)))))
-    assert found is not None
-    assert found.type == "image/png"
-    assert picture_in(event(ReadMail(attachments=(attached("text/plain"),)))) is None
+
+def test_many_attachments_left_out_are_one_line_with_a_link() -> None:
+    line = left_out_line([attached(f"{n}.bin", n) for n in range(1, 6)], "http://hub/message/x")
+    assert line == (
+        "5 attachments left out: 1.bin 1 B, 2.bin 2 B, 3.bin 3 B, and 2 more; see"
+        " http://hub/message/x"
+    )
+    assert left_out_line([], "http://hub/message/x") == ""
+
+
+def attached(name: str, size: int) -> Attachment:
+    return Attachment(name, "application/pdf", size, "", False, "", 0, 1, "")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def test_what_is_encoded_already_reads_as_it_did(words: list[str]) -> None:
         ("Küche".encode(), None, "Küche"),
         ("Küche".encode("latin-1"), None, "Küche"),
         ("报警".encode("gb2312"), "gb2312", "报警"),
-        ("报警".encode("gb2312"), "no such; charset", None),
+        ("报警".encode("gb2312"), "no such; charset", "报警"),
+        ("报警".encode("gb2312"), None, "报警"),
+        ("тревога".encode("cp1251"), None, "тревога"),
         (b"\x81\x8d", None, None),
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
@@ -16,6 +17,7 @@ from waypost.net.gate import Gate
 from waypost.net.interfaces import OwnAddresses
 from waypost.net.networks import Networks
 from waypost.routing.groups import GroupSettings
+from waypost.routing.hours import Hours, local_time
 from waypost.routing.mailboxes import MailboxNames, MailboxSettings
 from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.table import (
@@ -57,6 +59,7 @@ def make_table(
     lists: tuple[ListSettings, ...] = (),
     groups: GroupSettings | None = None,
     device_mailbox: str | None = None,
+    clock: Callable[[], datetime] = local_time,
 ) -> RoutingTable:
     own = OwnAddresses(follow_interfaces=False, extra=[ip_address(text) for text in OWN_IPS])
     trusted = Networks(("loopback", "private"))
@@ -75,6 +78,7 @@ def make_table(
         mailboxes=MailboxNames(mailboxes),
         gate=Gate(trusted=trusted, own=own, listening=lambda: frozenset({(None, 2525)})),
         mailbox_of_client=lambda client: device_mailbox if client == ip_address(CAMERA) else None,
+        clock=clock,
     )
 
 
@@ -82,8 +86,9 @@ def rule(name: str, to: Sequence[str], **match: Any) -> Rule:
     for key in ("recipient", "sender"):
         if key in match:
             match[key] = AddressGlob(match[key])
-    if "subject" in match:
-        match["subject"] = Glob(match["subject"])
+    for key in ("subject", "helo"):
+        if key in match:
+            match[key] = Glob(match[key])
     if "client" in match:
         match["client"] = Networks(match["client"])
     return Rule(name, tuple(parse_target(text) for text in to), **match)
@@ -795,6 +800,51 @@ def test_content(match: dict[str, Any], does: bool) -> None:
     assert by_content(table, "ann@plant.example", ContentFacts(0, [])) == "mailbox:ann"
 
 
+@pytest.mark.parametrize(
+    ("fields", "has"),
+    [
+        ([], False),
+        ([("content-type", "text/plain; charset=utf-8")], False),
+        ([("content-type", "text")], False),
+        ([("content-type", "multipart/alternative; boundary=x")], False),
+        ([("content-type", "multipart/related; boundary=x")], False),
+        ([("content-type", "Multipart/Mixed; boundary=x")], True),
+        ([("content-type", "image/jpeg")], True),
+        ([("content-disposition", "attachment; filename=a.txt")], True),
+        ([("content-type", "text/html"), ("content-type", "multipart/mixed")], False),
+    ],
+)
+def test_attachments_as_the_header_tells(fields: list[tuple[str, str]], has: bool) -> None:
+    facts = ContentFacts(99, fields)
+    for wanted in (True, False):
+        table = make_table(rule("files", ["mailbox:files"], has_attachment=wanted))
+        assert waits(table, "ann@plant.example")
+        found = by_content(table, "ann@plant.example", facts)
+        assert (found == "mailbox:files") == (has is wanted)
+
+
+def test_what_a_client_calls_itself() -> None:
+    table = make_table(rule("nvr", ["mailbox:nvr"], helo="NVR-*"))
+    path, sender = Address.parse("ann@plant.example"), None
+    for helo, target in (("nvr-7", "mailbox:nvr"), ("[10.0.0.9]", "mailbox:ann")):
+        routing = table.route(path, arrival(CAMERA)._replace(helo=helo), sender)
+        assert [str(route.target) for route in routing.routes] == [target]
+
+
+def test_the_time_of_the_week() -> None:
+    hours = (Hours.parse("22:00-06:00"), Hours.parse("sat-sun 00:00-24:00"))
+    for now, target in (
+        ("2026-11-23T21:59", "mailbox:ann"),
+        ("2026-11-23T22:00", "mailbox:night"),
+        ("2026-11-28T12:00", "mailbox:night"),
+    ):
+        table = make_table(
+            rule("night", ["mailbox:night"], time=hours),
+            clock=lambda now=now: datetime.fromisoformat(now),
+        )
+        assert outcome(table, "ann@plant.example") == target
+
+
 def test_content_is_not_waited_for_where_it_decides_nothing() -> None:
     content = rule("content", ["discard"], recipient="cam*@*", subject="alarm*")
     table = make_table(content, rule("no", ["reject:5.7.1 no"], recipient="*@*"))
@@ -877,6 +927,7 @@ _MATCHES = st.fixed_dictionaries(
         "sender": st.sampled_from(["*", "<>", "*@x.example"]),
         "subject": st.just("*"),
         "larger_than": st.just(10),
+        "has_attachment": st.booleans(),
         "continues": st.booleans(),
     },
 )
@@ -955,4 +1006,13 @@ def test_a_device_s_mailbox_takes_what_has_none() -> None:
     assert outcome(table, "new@plant.example", "10.0.0.77") == "mailbox:new"
     fixed = make_table(mailboxes=MailboxSettings(auto_create=False), device_mailbox="door")
     assert outcome(fixed, "new@plant.example") == "mailbox:door"
-    assert outcome(fixed, "new@elsewhere.example").startswith("550")
+
+
+def test_a_device_s_mailbox_takes_what_goes_to_names_that_are_nobody_s() -> None:
+    """Where a rule leads there it does not; nor for mail to a host that may not be reached."""
+    table = make_table(rule("far", ["relay:x"], recipient="*@far.example"), device_mailbox="door")
+    assert outcome(table, "new@elsewhere.example") == "mailbox:door"
+    assert outcome(table, "new@far.example") == "relay:x"
+    assert outcome(table, "new@[203.0.113.9]").startswith("550")
+    assert outcome(table, "new@elsewhere.example", "10.0.0.77").startswith("550 5.7.1")
+    assert outcome(table, "new@elsewhere.example", "203.0.113.9").startswith("550 5.7.1")

@@ -112,7 +112,8 @@ def test_postmaster_needs_no_domain(path: str) -> None:
 def test_others_need_a_domain_unless_trusted() -> None:
     assert refusal(lambda: grammar.parse_address("root", (1, 3), lenient=False)).startswith("501 ")
     assert grammar.parse_address("root", (1, 3), lenient=True) == "root"
-    for path in ("", "a b", '"a"', "a@", "<a>", "é"):
+    assert grammar.parse_address("é" * 32, (1, 3), lenient=True) == "é" * 32
+    for path in ("", "a b", '"a"', "a@", "<a>", "é" * 33):
         call = lambda path=path: grammar.parse_address(path, (1, 3), lenient=True)  # noqa: E731
         assert refusal(call).startswith("501 ")
 
@@ -414,14 +415,6 @@ def test_any_text_is_read_or_refused(text: str, lenient: bool) -> None:
                 # RFC 5321 §4.5.3.1.5.
                 assert len(line) <= 510
                 assert all(32 <= octet < 127 for octet in line)
-
-
-@given(st.binary(max_size=30))
-def test_a_line_is_utf8_or_refused(line: bytes) -> None:
-    try:
-        assert grammar.decode_line(line).encode() == line
-    except CommandRefused as refused:
-        assert str(refused.reply).startswith("500 5.5.2")  # noqa: PT017
 
 
 @pytest.mark.parametrize(

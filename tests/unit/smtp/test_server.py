@@ -17,7 +17,8 @@ from waypost.smtp.events import (
     ServerSettings,
     TransactionDropped,
 )
-from waypost.smtp.server import MailRequested, Phase, RcptRequested, ServerSession
+from waypost.smtp.phase import Phase
+from waypost.smtp.server import MailRequested, RcptRequested, ServerSession
 
 
 def session(

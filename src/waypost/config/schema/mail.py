@@ -104,10 +104,12 @@ ROUTE = Section(
             "match",
             read_match,
             {},
-            "table of recipient, sender, client, listener, login, subject, header, larger_than",
-            "All that are given must match. recipient, sender, login and subject are patterns"
-            " with * and ?, without case; client is a list of networks; listener a name; header"
-            " a table of fields and patterns; larger_than a size.",
+            "table of recipient, sender, client, listener, login, helo, time, subject, header,"
+            " larger_than, has_attachment",
+            "All that are given must match. recipient, sender, login, helo and subject are patterns"
+            " with * and ?, without case; client is a list of networks; listener a name; time one"
+            ' or several as "22:00-06:00" or "mon-fri 08:00-17:00"; header a table of fields and'
+            " patterns; larger_than a size; has_attachment true or false.",
         ),
         Key(
             "to",

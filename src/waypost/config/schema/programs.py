@@ -5,6 +5,7 @@ from __future__ import annotations
 from waypost.config.readers import (
     choice_of,
     list_of,
+    read_address,
     read_addresses,
     read_broker,
     read_count,
@@ -15,6 +16,8 @@ from waypost.config.readers import (
     read_notify_url,
     read_notify_urls_file,
     read_path,
+    read_pixels,
+    read_qos,
     read_seconds,
     read_secret,
     read_secret_file,
@@ -22,15 +25,77 @@ from waypost.config.readers import (
     read_template,
     read_text,
     read_topic_base,
+    read_topic_filter,
     read_topic_prefix,
+    read_topic_template,
     read_type_glob,
 )
 from waypost.config.schema.key import REQUIRED, Key, Section, same_in_file
 from waypost.delivery import notify
-from waypost.delivery.webhook import BASE64, MAX_ATTACHED, NONE
-from waypost.mqtt.settings import IMAGE_BYTES, RESET_AFTER_S, VERSIONS
+from waypost.delivery.attachments import (
+    BASE64,
+    MAX_ATTACHED,
+    MAX_ATTACHMENT,
+    NONE,
+    PICTURE_PX,
+)
+from waypost.mail.template import Template
+from waypost.mqtt.settings import RESET_AFTER_S, VERSIONS
 from waypost.reading.event import MAX_TEXT
 from waypost.routing.patterns import Glob
+
+_ANY = (Glob("*"),)
+
+# What of a mail goes along: the same keys for webhooks, notifications and MQTT.
+
+_ATTACHMENTS = Key(
+    "attachments",
+    choice_of(NONE, BASE64),
+    NONE,
+    '"none" or "base64"',
+    '"base64": attachments go along, in the event. "none": their names and hashes do.',
+)
+
+
+def _max_text(meaning: str, default: int) -> Key:
+    return Key("max_text", read_count, default, "a number", meaning)
+
+
+def _rules(
+    *,
+    types: tuple[Glob, ...],
+    most: int = MAX_ATTACHMENT,
+    picture: str,
+    picture_px: int | None = None,
+) -> tuple[Key, ...]:
+    """Which attachments go along; `picture` is what that key means."""
+    return (
+        Key(
+            "attachment_types",
+            list_of(read_type_glob, may_be_empty=not types),
+            types,
+            'list of media types, as in "image/*"',
+            "Which attachments go along.",
+        ),
+        Key(
+            "max_attachment",
+            read_size_limit,
+            most,
+            'octets, or as "5M"',
+            "The largest attachment that goes along; all of one mail have at most"
+            f" {MAX_ATTACHED >> 20} MiB together.",
+        ),
+        Key("picture", read_flag, True, "true or false", picture),
+        Key(
+            "picture_px",
+            read_pixels,
+            picture_px,
+            "pixels, 0 to 10000",
+            "A picture above `max_attachment` is made smaller, a JPEG of at most so many in width"
+            " and height. 0, or absent without a default: it is left out as others are.",
+        ),
+    )
+
 
 WEBHOOK = Section(
     "webhook",
@@ -70,35 +135,9 @@ WEBHOOK = Section(
             "a file name",
             "Who may vouch for the server, as PEM. Absent: whom this system trusts.",
         ),
-        Key(
-            "attachments",
-            choice_of(NONE, BASE64),
-            NONE,
-            '"none" or "base64"',
-            '"base64": attachments go along, in the event. "none": their names and hashes do.',
-        ),
-        Key(
-            "attachment_types",
-            list_of(read_type_glob, may_be_empty=False),
-            (Glob("*"),),
-            'list of media types, as in "image/*"',
-            "Which attachments go along.",
-        ),
-        Key(
-            "max_attachment",
-            read_size_limit,
-            5_242_880,
-            'octets, or as "5M"',
-            "The largest attachment that goes along; all of one event have at most"
-            f" {MAX_ATTACHED >> 20} MiB together.",
-        ),
-        Key(
-            "max_text",
-            read_count,
-            MAX_TEXT,
-            "a number",
-            "Characters of the mail's text that go along.",
-        ),
+        _ATTACHMENTS,
+        *_rules(types=_ANY, picture="true: pictures are among them. false: they are not."),
+        _max_text("Characters of the mail's text that go along.", MAX_TEXT),
         Key(
             "networks",
             read_networks,
@@ -145,21 +184,14 @@ NOTIFY = Section(
             "The title; `$subject ($device)`, for example. Fields are those of the event.",
         ),
         Key("text", read_template, notify.TEXT, "a text with $fields", "The text."),
-        Key(
-            "picture",
-            read_flag,
-            True,
-            "true or false",
-            "true: the mail's first picture goes along, made smaller above"
-            f" {notify.MAX_PICTURE >> 20} MiB.",
+        *_rules(
+            types=(),
+            most=notify.MAX_ATTACHMENT,
+            picture="true: the mail's first picture goes along, whatever `attachment_types` say."
+            " false: no picture does.",
+            picture_px=PICTURE_PX,
         ),
-        Key(
-            "max_text",
-            read_count,
-            notify.MAX_TEXT,
-            "a number",
-            "Characters of the text, the template included.",
-        ),
+        _max_text("Characters of the text, the template included.", notify.MAX_TEXT),
     ),
     "[Notifications](../how-to/webhooks-and-notifications.md#notifications) by services that"
     " Apprise speaks to, for the target `notify:NAME`.",
@@ -237,15 +269,60 @@ MQTT = Section(
             "How long after its last mail a kind of event goes from ON to OFF: devices do"
             " not mail that it is over.",
         ),
+        _ATTACHMENTS,
+        *_rules(
+            types=_ANY,
+            picture="true: the first JPEG or PNG among them is published for itself, too, as it is."
+            " false: no picture goes along.",
+            picture_px=PICTURE_PX,
+        ),
+        _max_text("Characters of the mail's text that go along.", MAX_TEXT),
         Key(
-            "image_bytes",
-            read_size_limit,
-            IMAGE_BYTES,
-            'a size in octets, or as "5M"',
-            "Larger pictures are not published.",
+            "requests",
+            read_flag,
+            False,
+            "true or false",
+            "true: messages on BASE/bridge/request/send and BASE/send/ROUTE become mail. Whoever"
+            " may publish there may then send mail as a trusted client.",
         ),
     ),
     "[MQTT and Home Assistant](../how-to/mqtt-and-home-assistant.md).",
+)
+
+SUBSCRIBE = Section(
+    "mqtt.subscribe",
+    (
+        Key(
+            "topic",
+            read_topic_filter,
+            REQUIRED,
+            "a topic; + is any one level, # all that follow",
+            "Messages there become mail.",
+        ),
+        Key(
+            "qos",
+            read_qos,
+            1,
+            "0 or 1",
+            "1: what comes while the hub is away is kept by the broker, if it was published with"
+            " QoS 1 or 2. 0: it is not.",
+        ),
+        Key("from", read_address, None, "an address", "The sender. Absent: `mqtt` at this hub."),
+        Key("to", list_of(read_address), (), "list of addresses", "Who gets the mail."),
+        Key("route", read_text, None, "a text", "Or the `[[route]]`, by its name."),
+        Key(
+            "subject",
+            read_topic_template,
+            Template("Message on $topic"),
+            "a text with $names",
+            "The subject. `$topic`, `$payload`; `${topic.1}` is a level of the topic, from 0;"
+            " `${json.alarm.name}` is a value of a payload that is JSON.",
+        ),
+        Key("text", read_topic_template, Template("$payload"), "a text with $names", "The text."),
+    ),
+    "[Messages on other topics](../how-to/mqtt-and-home-assistant.md#mail-from-mqtt) that become"
+    " mail. Filters must not overlap.",
+    is_array=True,
 )
 
 DEVICE = Section(
