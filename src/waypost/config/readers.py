@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost.acme.settings import AUTO, LETS_ENCRYPT
-from waypost.delivery.notice import checked_template
+from waypost.delivery.notice import FIELDS
 from waypost.devices.names import check_name
 from waypost.dns.resolver import SYSTEM, split_server
 from waypost.errors import AddressError
@@ -517,11 +517,11 @@ def read_pixels(value: Any) -> int | None:
     return value or None
 
 
-def read_template(value: Any) -> str:
+def read_template(value: Any) -> Template:
     """A text with $fields; it may have several lines."""
     if not isinstance(value, str) or not value.replace("\n", "").isprintable():
         raise ValueError("expected a text without control characters")
-    return checked_template(value)
+    return Template.parse(value, FIELDS)
 
 
 def read_qos(value: Any) -> int:

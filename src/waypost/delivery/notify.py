@@ -27,13 +27,14 @@ from waypost.delivery.transport import DeliveryJob, deferred
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
+from waypost.mail.template import Template
 from waypost.reading.values import Attachment
 from waypost.routing.patterns import Glob
 from waypost.routing.targets import Target
 from waypost.smtp.auth import Secret
 
-TITLE = "$subject"
-TEXT = "$text"
+TITLE = Template("$subject")
+TEXT = Template("$text")
 MAX_TEXT = 2_000
 # Octets; a larger picture is made smaller.
 MAX_ATTACHMENT = 1_048_576
@@ -48,8 +49,8 @@ class NotifySettings:
 
     name: str
     urls: tuple[Secret, ...]
-    title: str = TITLE
-    text: str = TEXT
+    title: Template = TITLE
+    text: Template = TEXT
     rules: AttachmentRules = field(default_factory=lambda: RULES)  # beside the first picture
     max_text: int = MAX_TEXT
 
