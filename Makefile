@@ -45,7 +45,7 @@ $(BIN)/.tests: $(BIN)/.waypost requirements/tests.txt
 	@$(BIN)/python -c 'import test.test_email' 2>/dev/null || \
 		sh tests/support/debian.sh libpython3-testsuite
 	sh tests/support/debian.sh bind9-utils curl dnsmasq-base dovecot-core glewlwyd haproxy iproute2 ldnsutils \
-		mosquitto msmtp nsd openssl pebble postfix postgrey strace swaks unbound
+		mosquitto mosquitto-clients msmtp nsd openssl pebble postfix postgrey strace swaks unbound
 	@touch $@
 
 check: $(BIN)/.tests ## format, lint, types, layers

@@ -31,6 +31,7 @@ from waypost.mail import dsn, message
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
+from waypost.mail.template import Template
 from waypost.net import interfaces
 from waypost.net.gate import Gate, Origin
 from waypost.net.interfaces import OwnAddresses
@@ -114,6 +115,8 @@ def toml_text(value: object) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Template):
+        value = value.text
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, tuple):

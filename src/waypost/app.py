@@ -84,12 +84,12 @@ def trusted_clients(settings: Settings) -> Networks:
 def configured_places(settings: Settings) -> frozenset[tuple[IPAddress | None, int]]:
     """Where a hub with these settings listens, for a gate; None: every address."""
     places: set[tuple[IPAddress | None, int]] = set()
-    for listener in settings.listeners:
-        for bind in listener.bind:
-            host, port = split_bind(bind)
-            if port:
-                ip = ip_address(host)
-                places.add((None if ip.is_unspecified else ip, port))
+    binds = [bind for listener in settings.listeners for bind in listener.bind]
+    for bind in (*binds, *settings.http.bind):
+        host, port = split_bind(bind)
+        if port:
+            ip = ip_address(host)
+            places.add((None if ip.is_unspecified else ip, port))
     return frozenset(places)
 
 

@@ -3,6 +3,7 @@
 WaypostError
 ├── AddressError          a text is not the address it should be (also ValueError)
 ├── ConfigError           the configuration has faults; carries all of them
+├── Refused               an HTTP request is not served; carries the response (web/message)
 ├── GrantRefused          a token server refuses a login (oauth/messages)
 ├── HubUnreachable        no running hub answers at the control socket
 ├── RequestRefused        a program's request for mail cannot be read (intake/requests)

@@ -36,7 +36,7 @@ from waypost.app import (
 from waypost.config.load import load_settings
 from waypost.config.settings import Settings
 from waypost.control import ControlServer
-from waypost.delivery.credentials import what_to_do
+from waypost.delivery.credentials import LostLogin
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.events import EventReader
 from waypost.delivery.list import ListTransport
@@ -54,11 +54,14 @@ from waypost.devices.watch import Watch
 from waypost.dispatch.alarms import Alarms
 from waypost.dispatch.dispatcher import Dispatcher
 from waypost.dispatch.reports import Reporter
+from waypost.dispatch.storms import Storms, Why
 from waypost.errors import ConfigError, TemporaryError, WaypostError
 from waypost.http.client import HttpClient
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.door import Door
+from waypost.intake.duplicates import Duplicates
 from waypost.intake.logins import Logins
+from waypost.intake.mqtt_subscriber import MqttSubscriber
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener
 from waypost.intake.visitors import Visitors
@@ -79,6 +82,8 @@ from waypost.routing.table import RoutingTable
 from waypost.tls.pins import Pin
 from waypost.tls.policy import TlsPolicy
 from waypost.tls.settings import LOOK_S, Profile
+from waypost.web.server import WebServer
+from waypost.web.site import Site
 
 if TYPE_CHECKING:
     from waypost.acme.renewer import Renewer
@@ -116,7 +121,12 @@ class Hub:
         self._renewer = self._make_renewer()
         self._own_changed = asyncio.Event()
         self._spool = Spool(settings.data_dir / "content")
-        self._store = SqliteStore(settings.data_dir, self._spool, self._writer_lost)
+        self._store = SqliteStore(
+            settings.data_dir,
+            self._spool,
+            self._writer_lost,
+            on_unreadable=lambda queue_id, why: log.event("unreadable", id=queue_id, why=why),
+        )
         self._logins = Logins(make_accounts(settings), log)
         self._senders = Senders(
             settings.senders,
@@ -132,9 +142,17 @@ class Hub:
             hostname=settings.hostname,
             senders=self._senders,
             on_received=self._devices.took,
+            duplicates=Duplicates(lambda: self._device_names),
             log=log,
         )
         self._door = Door(self._acceptance, lambda: self._settings.limits)
+        self._site = Site(
+            self._door, lambda: self._settings.limits, self._visitors, self._troubles, log
+        )
+        self._configure_site(settings)
+        self._web = WebServer(
+            self._site.serve, names=lambda: self._site.names, visitors=self._visitors, log=log
+        )
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
         )
@@ -157,10 +175,17 @@ class Hub:
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
         self._device_names = make_device_names(settings, self._devices)
+        self._from_mqtt = MqttSubscriber(
+            self._door,
+            say=lambda message: self._mqtt.say(message),
+            connect_again=lambda: self._mqtt.connect_again(),
+            log=log,
+        )
         self._mqtt = Bridge(
             *(settings.data_dir, self._gate),
             resolver=lambda: self._smtp.resolver,
             on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
+            on_mail=self._from_mqtt.take,
             web_url=lambda: self._settings.web_url,
             log=log,
         )
@@ -190,6 +215,13 @@ class Hub:
             "publish": PublishTransport(self._mqtt, events),
         }
         self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
+        self._storms = Storms(
+            settings.routing.rules,
+            names=lambda: self._device_names,
+            devices=self._devices,
+            events=events,
+            log=log,
+        )
         self._dispatcher = Dispatcher(
             self._store,
             transports,
@@ -202,6 +234,8 @@ class Hub:
             ),
             retry=lambda: self._settings.retry,
             paces=self._paces,
+            storms=self._storms,
+            share=self._share,
             log=log,
         )
         self._control = ControlServer(
@@ -240,11 +274,17 @@ class Hub:
         except TemporaryError as error:  # mail comes first
             log.event("devices-trouble", why=error)
         try:
+            history = History(self._settings.data_dir)
+            self._storms.resume(await asyncio.to_thread(history.held_back, Why.STORM))
+        except TemporaryError as error:  # then windows begin anew, and digests come all the same
+            log.event("storms-forgotten", why=error)
+        try:
             await self._renew_certificates(self._settings)
             await self._renewer.configure(self._settings.acme, self._settings.hostname)
             self._say_masked(self._settings)
             for settings in self._settings.listeners:
                 await self._listen(settings)
+            await self._web.listen(self._settings.http.bind)
             await self._control.start()
             self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
             self._spawn(self._dispatcher.run(), "dispatcher")
@@ -257,6 +297,7 @@ class Hub:
             await self._configure_mqtt(self._settings)
             self._spawn(self._mqtt.run(), "mqtt")
             self._spawn(self._mqtt.watch(), "mqtt states")
+            self._spawn(self._from_mqtt.run(), "mail from mqtt")
             _calm_the_collector()
             log.event("ready", version=__version__, data=self._settings.data_dir)
             await self._stop.wait()
@@ -320,6 +361,7 @@ class Hub:
         self._smtp.demands.policy = policy
         await self._renewer.configure(settings.acme, settings.hostname)
         self._paces.configure(settings.relays)
+        self._storms.configure(settings.routing.rules)
         await self._configure_mqtt(settings)
         self._mqtt_events.settings = settings.mqtt_events
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
@@ -347,6 +389,12 @@ class Hub:
                 except OSError as error:
                     trouble = error.strerror
                     self._log.event("reload-trouble", why=trouble)
+        self._configure_site(settings)
+        try:
+            await self._web.listen(settings.http.bind)
+        except OSError as error:
+            trouble = error.strerror
+            self._log.event("reload-trouble", why=trouble)
         self._log.event("reloaded", source=settings.source)
         return trouble
 
@@ -386,6 +434,23 @@ class Hub:
                 name = self._device_names.called(ip_text(device.ip)).slug
                 awaited[name] = awaited.get(name, True) and device.is_silent
         return {name for name, is_silent in awaited.items() if is_silent}
+
+    def _configure_site(self, settings: Settings) -> None:
+        self._site.configure(
+            *(settings.http, settings.api_tokens, settings.inbound),
+            trusted=trusted_clients(settings),
+            hostname=settings.hostname,
+        )
+
+    def _troubles(self) -> dict[str, str | None]:
+        """What keeps the hub from taking mail; see Health."""
+        there = [listener.settings for listener in self._listeners]
+        away = [wanted.name for wanted in self._settings.listeners if wanted not in there]
+        refusal = self._store.refusal(0)
+        return {
+            "listeners": f"not open: {', '.join(away)}" if away else None,
+            "store": None if refusal is None else refusal.text,
+        }
 
     def _say_masked(self, settings: Settings) -> None:
         trusted = Networks(settings.trusted)
@@ -441,7 +506,9 @@ class Hub:
         await self._control.close()
         # What nobody can write down any more need not be waited for.
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
-        await asyncio.gather(*(listener.drain(limit_s) for listener in self._listeners))
+        drains = (listener.drain(limit_s) for listener in self._listeners)
+        await asyncio.gather(self._web.drain(limit_s), *drains)
+        await self._from_mqtt.close(limit_s)
         self._logins.close()
         for task in self._background:
             task.cancel()
@@ -520,28 +587,27 @@ class Hub:
         self._renewer.look_again()
 
     def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
-        return frozenset(bound for listener in self._listeners for bound in listener.bound)
+        bound = (bound for listener in self._listeners for bound in listener.bound)
+        return frozenset((*bound, *self._web.bound))
 
-    async def _relay_login_changed(self, relay: Relay, is_lost: bool, why: str) -> None:
+    async def _relay_login_changed(self, relay: Relay, lost: LostLogin | None) -> None:
         """Tell the operator; when the login is back, its mail goes at once."""
         name = relay.name
-        self._lost_logins = self._lost_logins - {name} | ({name} if is_lost else set())
+        self._lost_logins = self._lost_logins - {name} | ({name} if lost is not None else set())
         self._mqtt.note_logins(self._lost_logins)
-        if is_lost:
-            assert relay.oauth is not None  # only those can be lost
+        if lost is not None:
             await self._alarms.tell(
                 relay.alarm,
                 f"Mail waits: the login of relay {name} is lost",
-                f"{relay.oauth.token_url} refuses to give relay {name} a token for"
-                f" {relay.username}:\n\n{why}\n\nNothing is lost: mail for the relay stays in"
-                " the queue until there is a token again. What to do on the hub:"
-                f" {what_to_do(name, relay.oauth)}.",
+                f"{lost.what}:\n\n{lost.why}\n\nNothing is lost: mail for the relay stays in"
+                f" the queue until the login works again. What to do: {lost.advice}.\n\n"
+                f"waypost relay test {name} says, step by step, what comes of it.",
             )
             return
         await self._alarms.tell(
             relay.alarm,
             f"The login of relay {name} is back",
-            f"Relay {name} has a token for {relay.username} again. Mail that waited for it is on"
+            f"Relay {name} can be used as {relay.username} again. Mail that waited for it is on"
             " its way.",
         )
         try:

@@ -224,7 +224,7 @@ async def test_a_bad_request_does_not_fail_those_beside_it(bench: StoreBench) ->
         assert lent == {message.queue_id for message in (there, *good)}
     entry = bench.entry(there.queue_id)
     assert entry is not None
-    assert [str(r.recipient.forward_path) for r in entry.recipients] == ["bob@[127.0.0.1]"]
+    assert [one.address for one in entry.recipients] == ["bob@[127.0.0.1]"]
 
 
 @on_loop
@@ -461,6 +461,51 @@ async def test_a_settlement_that_fails_leaves_nothing_behind(bench: StoreBench) 
 
 
 @on_loop
+async def test_several_messages_are_settled_in_one_transaction(bench: StoreBench) -> None:
+    async with opened(bench) as store:
+        messages = [await accepted(store, new_message(store.next_id())) for _ in range(MANY)]
+        kept = await accepted(store, new_message(store.next_id(), to=THREE))
+        lent = await leased(store, 2 * MANY)
+        digest = new_message(store.next_id(), reverse_path=None)
+        before = bench.commits
+        together = [
+            settlement(one, result(one, 0, TAKEN), reports=[digest] if one is lent[0] else ())
+            for one in lent
+        ]
+        await store.settle_together(together)
+        assert bench.commits - before == 1
+        [last] = await leased(store)
+        assert last.queue_id == digest.queue_id
+        assert all(status(bench, one) == [RecipientStatus.FINISHED] for one in messages)
+        assert not any(bench.content_is_kept(one.queue_id) for one in messages)
+        # The rest of a message that was settled in part is still under way.
+        await store.act(Action.HOLD, [kept.queue_id])
+        [of_kept] = [one for one in lent if one.queue_id == kept.queue_id]
+        later = time.time()
+        await store.settle(
+            settlement(of_kept, *(result(of_kept, at, LATER, again_at=later) for at in (1, 2)))
+        )
+        held = [RecipientStatus.FINISHED, RecipientStatus.HELD, RecipientStatus.HELD]
+        assert status(bench, kept) == held
+
+
+@on_loop
+async def test_what_is_settled_together_fails_together(bench: StoreBench) -> None:
+    async with opened(bench) as store:
+        messages = [await accepted(store, new_message(store.next_id())) for _ in range(3)]
+        lent = await leased(store)
+        digest = new_message(store.next_id(), reverse_path=None)
+        together = [settlement(one, result(one, 0, TAKEN)) for one in lent]
+        together[-1].reports = [digest]
+        with bench.failing(keeps_commit=False), pytest.raises(StoreUnavailable):
+            await store.settle_together(together)
+        crashed = bench.after_crash()
+    assert crashed.entry(digest.queue_id) is None
+    async with opened(crashed) as store:
+        assert {one.queue_id for one in await leased(store)} == {one.queue_id for one in messages}
+
+
+@on_loop
 async def test_the_trace_tells_each_attempt(bench: StoreBench) -> None:
     async with opened(bench) as store:
         message = await accepted(store, new_message(store.next_id()))
@@ -474,7 +519,7 @@ async def test_the_trace_tells_each_attempt(bench: StoreBench) -> None:
     assert [attempt.outcome for attempt in entry.attempts] == ["deferred", "deferred"]
     [recipient] = entry.recipients
     assert recipient.attempts == 3
-    assert recipient.outcome is OutcomeKind.DELIVERED
+    assert recipient.outcome == OutcomeKind.DELIVERED
     assert recipient.last_reply == str(TAKEN)
 
 
@@ -520,7 +565,7 @@ async def test_cancelled_mail_is_finished_and_its_content_goes(bench: StoreBench
         entry = bench.entry(message.queue_id)
         assert entry is not None
         assert entry.finished_at is not None
-        assert entry.recipients[0].outcome is OutcomeKind.CANCELLED
+        assert entry.recipients[0].outcome == OutcomeKind.CANCELLED
         assert entry.attempts[-1].outcome == "cancelled"
 
 
@@ -549,7 +594,7 @@ async def test_mail_under_way_is_cancelled_when_its_attempt_fails(bench: StoreBe
         await store.settle(deferred(lent, time.time()))
         entry = bench.entry(message.queue_id)
         assert entry is not None
-        assert entry.recipients[0].outcome is OutcomeKind.CANCELLED
+        assert entry.recipients[0].outcome == OutcomeKind.CANCELLED
         assert not bench.content_is_kept(message.queue_id)
         assert await store.lease(MANY) == []
 
@@ -566,7 +611,7 @@ async def test_success_under_way_stands_whatever_an_operator_wished(
         await store.settle(delivered(lent))
         entry = bench.entry(message.queue_id)
         assert entry is not None
-        assert entry.recipients[0].outcome is OutcomeKind.DELIVERED
+        assert entry.recipients[0].outcome == OutcomeKind.DELIVERED
 
 
 @on_loop

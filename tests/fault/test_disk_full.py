@@ -251,3 +251,16 @@ def test_a_limit_on_file_sizes_is_no_false_250(
     hub.start()
     absent_sink.start()
     settle(hub, absent_sink, ledger)
+
+
+@pytest.mark.parametrize("left_bytes", [0, 50_000])
+def test_a_start_without_room(disk: Ballast, left_bytes: int) -> None:
+    """It is no fault of the configuration: whoever starts hubs may try again (EX_TEMPFAIL)."""
+    disk.fill(but_bytes=left_bytes)
+    hub = Hub(disk.directory.parent)
+    done = hub.run("serve")
+    assert done.returncode == 75, done.stderr
+    assert b"make room on that of" in done.stderr
+    disk.drop()
+    hub.start()
+    hub.stop()

@@ -8,6 +8,7 @@ import smtplib
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tests.support.hub import Hub
 from tests.support.mail import fields_of, submit
 from tests.support.netns import Namespace, joined_namespaces
 from tests.support.waiting import wait_until
+
+from .conftest import StartHub
 
 STRANGER, DEVICE = "203.0.113.7", "10.9.0.2"
 DELAY_S = 1.5
@@ -200,6 +203,45 @@ def test_a_failed_handshake_says_what_was_offered(hub: Hub, clients: Clients) ->
     lines = [line for line in hub.log_text().splitlines() if "tls-failed" in line]
     assert len(lines) == 2
     assert all(line.endswith('offered="up to 1.2"') for line in lines)
+
+
+@pytest.mark.parametrize("listener", ["implicit", "smtp", "STARTTLS"])
+def test_what_is_too_old_is_told_what_would_help(hub: Hub, clients: Clients, listener: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+    before = hub.log_text().count("tls-failed")
+    with contextlib.ExitStack() as stack:
+        place = "implicit" if listener == "implicit" else "smtp"
+        connection = stack.enter_context(clients.connect(place, DEVICE))
+        if listener == "STARTTLS":
+            line_of(connection)
+            assert say(connection, b"STARTTLS").startswith(b"220 ")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            stack.enter_context(context.wrap_socket(connection))
+    wait_until(lambda: hub.log_text().count("tls-failed") > before)
+    lines = [line for line in hub.log_text().splitlines() if "tls-failed" in line]
+    assert len(lines) == before + 1
+    assert lines[-1].endswith('offered="up to 1.0"')
+    said = hub.run("device", "show", DEVICE, "--dialogue").stdout.decode()
+    assert "the client offers TLS up to 1.0; a listener with tls_profile" in said
+
+
+@pytest.mark.parametrize("who", ["the client", "the hub"])
+def test_who_goes_before_the_handshake_leaves_nothing(start_hub: StartHub, who: str) -> None:
+    hub = start_hub()
+    with socket.create_connection(("127.0.0.1", hub.port), timeout=20) as connection:
+        line_of(connection)
+        assert say(connection, b"STARTTLS").startswith(b"220 ")
+        if who == "the hub":
+            hub.stop()
+            assert connection.recv(1) == b""
+    hub.wait_for_log("tls-failed client=127.0.0.1")
+    assert " bug " not in hub.log_text()
 
 
 # Strangers' first words.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -256,3 +258,43 @@ def test_all_of_it_without_a_running_hub(hub: Hub, peer: ScriptedPeer) -> None:
     assert act(hub, "release", "--all") == 1
     hub.start()
     peer.wait_for_mails(2)
+
+
+def test_mail_of_another_version_is_held_and_shown(start_hub: StartHub) -> None:
+    """Its addresses are none by the rules of this one; all else goes on."""
+    hub = start_hub()
+    assert hub.run("queue", "hold", "--all").returncode == 0
+    with hub.smtp() as smtp:
+        bad = submit(smtp, "old@[127.0.0.1]")
+        good = submit(smtp, "new@[127.0.0.1]")
+    hub.stop()
+    with closing(sqlite3.connect(hub.data / "queue.db")) as connection:
+        connection.execute(
+            "UPDATE recipient SET forward_path = 'old@@nowhere' WHERE forward_path LIKE 'old@%'"
+        )
+        connection.execute("UPDATE message SET reverse_path = 'at sign'")
+        connection.execute(
+            "UPDATE message SET reverse_path = NULL WHERE queue_id IN"
+            " (SELECT queue_id FROM recipient WHERE forward_path LIKE 'new@%')"
+        )
+        connection.commit()
+    hub.start()
+    assert hub.run("queue", "release", "--all").returncode == 0
+    hub.wait_for_mail("new")
+    hub.wait_for_log(f"unreadable id={bad}")
+
+    def held() -> list[dict[str, Any]]:
+        listed = hub.json("queue", "list")
+        return [one for one in listed if one["recipients"][0]["status"] == "held"]
+
+    (row,) = wait_until(held)
+    assert (row["id"], row["sender"]) == (bad, "at sign")
+    assert row["recipients"][0]["address"] == "old@@nowhere"
+    for words in (("queue", "list"), ("queue", "show", bad), ("trace", "--id", bad)):
+        done = hub.run(*words)
+        assert done.returncode == 0, done.stderr
+        assert b"old@@nowhere" in done.stdout
+    assert hub.run("queue", "cancel", bad).returncode == 0
+    assert not hub.json("queue", "list")
+    assert good != bad
+    assert " bug " not in hub.log_text()

@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,6 +24,10 @@ from tests.support.ports import free_port
 from tests.support.postfix import Postfix
 from tests.support.toml import retry, route
 from tests.support.waiting import wait_until
+from waypost.oauth.messages import Tokens
+from waypost.oauth.settings import Grant, OAuthSettings
+from waypost.oauth.store import Kept, TokenFile
+from waypost.smtp.auth import Secret
 from waypost.tls.authority import Authority, Subjects
 
 from .conftest import StartHub, StartPeer
@@ -535,3 +540,86 @@ def test_a_peer_that_repeats_the_password(start_hub: StartHub, certificates: Cer
         hub = deferred(start_hub, port, settings)
     assert "535 5.7.8 not *** nor ***" in hub.log_text()
     assert "***" in hub.run("queue", "list", "--json").stdout.decode()
+
+
+# A login that the relay refuses.
+
+
+def test_a_password_that_is_refused_until_it_is_mended(
+    start_hub: StartHub, services: Services, certificates: Certificates
+) -> None:
+    """Mail is held, however long; one alarm tells of it, and one that all is well."""
+    settings = VERIFY.format(ca=certificates.ca) + 'alarm = "mailbox:alerts"\nusername = "hub"\n'
+    config = relay_config(
+        "held", services.ports["login"], f'{settings}password = "{WRONG}"\n'
+    ) + retry(1, max_s=1, warn_after_s=60, give_up_after_s=2)
+    hub = start_hub(config)
+    before = services.postfix.log_text().count("authentication failed")
+    with hub.smtp() as smtp:
+        for subject in ("held 1", "held 2"):
+            content = message(subject)
+            submit(smtp, "ann@far.example", sender="held@here.example", content=content)
+    (alarm,) = hub.wait_for_mail("alerts")
+    text = " ".join(alarm.decode().split())
+    assert "Subject: Mail waits: the login of relay held is lost" in text
+    assert "Relay held does not let hub log in: The login was refused: 535 5.7.8" in text
+    assert "What to do: see username and password." in text
+    wait_until(lambda: len(attempts(hub, "held")) > 4, hub.log_text)
+    # It is not asked by every message in turn, nor at every attempt.
+    assert services.postfix.log_text().count("authentication failed") - before <= 2
+    assert "outcome=failed" not in hub.log_text()
+    hub.config_file.write_text(hub.config_file.read_text().replace(WRONG, PASSWORD))
+    assert hub.run("reload").returncode == 0
+    wait_until(
+        lambda: sum("Subject: held" in text for text in services.stored()) == 2, hub.log_text
+    )
+    alarms = hub.wait_for_mail("alerts", 2)
+    assert b"Subject: The login of relay held is back\r\n" in alarms[1]
+    assert len(hub.mailbox("alerts")) == 2
+
+
+def test_a_fresh_token_that_is_refused(start_hub: StartHub, certificates: Certificates) -> None:
+    """As Microsoft says it where SMTP AUTH is off for a mailbox."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.fine.certificate, certificates.fine.key)
+    logins = 0
+
+    def talk(connected: socket.socket) -> None:
+        nonlocal logins
+        connected.sendall(b"220 x\r\n")
+        connected.recv(1_000)
+        connected.sendall(HELLO)
+        connected.recv(1_000)
+        connected.sendall(b"220 go\r\n")
+        with context.wrap_socket(connected, server_side=True) as encrypted:
+            encrypted.recv(1_000)
+            encrypted.sendall(b"250-x\r\n250 AUTH XOAUTH2\r\n")
+            assert encrypted.recv(10_000).startswith(b"AUTH XOAUTH2 ")
+            logins += 1
+            encrypted.sendall(
+                b"535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled"
+                b" for the Mailbox\r\n"
+            )
+            encrypted.recv(1_000)
+
+    with peer(talk) as (port, _):
+        settings = VERIFY.format(ca=certificates.ca) + (
+            'auth = "xoauth2"\nusername = "me"\ngrant = "device"\nclient_id = "app"\n'
+            'token_url = "https://127.0.0.1:1/token"\ndevice_url = "https://127.0.0.1:1/device"\n'
+            'scopes = ["smtp"]\n'
+        )
+        hub = start_hub(relay_config("fresh", port, settings) + retry(1, max_s=1))
+        now = time.time()
+        hub.stop()
+        known = OAuthSettings(Grant.DEVICE, "me", "https://127.0.0.1:1/token", "app")
+        file = TokenFile(hub.data / "tokens", "fresh", known)
+        file.write(Kept(Tokens(Secret("a"), Secret("r"), now, now + 3_600)))
+        hub.start()
+        with hub.smtp() as smtp:
+            submit(smtp, "ann@far.example", sender="fresh@here.example")
+        (alarm,) = hub.wait_for_mail("postmaster")
+        assert b"SMTP AUTH is off for the mailbox" in b" ".join(alarm.split())
+        wait_until(lambda: len(attempts(hub, "fresh")) > 3, hub.log_text)
+        assert logins == 1
+        assert len(hub.mailbox("postmaster")) == 1
+        hub.stop()

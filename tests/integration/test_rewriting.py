@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from email.message import EmailMessage
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tests.support.hub import Hub
-from tests.support.mail import parsed, submit, wire
+from tests.support.mail import accepted, next_reply, parsed, submit, wire
 from tests.support.postfix import Postfix
 from tests.support.toml import retry, route
 from tests.support.waiting import wait_until
@@ -154,3 +156,91 @@ def test_too_large_goes_back(start_hub: StartHub, start_peer: StartPeer) -> None
     assert b"552 5.3.4" in report
     (mail,) = peer.wait_for_mails()
     assert b"Subject: small" in mail.content
+
+
+@pytest.fixture(scope="module")
+def small_postfix() -> Iterator[Postfix]:
+    """Takes little at a time, and only lines: no CHUNKING, no BINARYMIME."""
+    with Postfix(
+        domains=("far.example",),
+        mailboxes=("ann", "bob", "eve"),
+        main_cf={
+            "message_size_limit": "100000",
+            "smtpd_discard_ehlo_keywords": "chunking",
+        },
+    ) as running:
+        yield running
+
+
+def in_base64(octets: bytes) -> bytes:
+    return base64.encodebytes(octets).replace(b"\n", b"\r\n")
+
+
+def alarm(picture: bytes, encoding: str) -> bytes:
+    head = wire(
+        "From: cam@[127.0.0.1]",
+        "Subject: alarm",
+        "MIME-Version: 1.0",
+        "Content-Type: multipart/mixed; boundary=b",
+        f"Content-Transfer-Encoding: {encoding.replace('base64', '7bit')}",
+        "",
+        "--b",
+        "Content-Type: text/plain",
+        "",
+        "Somebody is at the gate.",
+        "--b",
+        'Content-Type: image/jpeg; name="gate.jpg"',
+        f"Content-Transfer-Encoding: {encoding}",
+        "",
+    )
+    return head + picture + b"\r\n--b--\r\n"
+
+
+def test_a_large_picture_is_left_out_for_a_relay_and_kept_here(
+    start_hub: StartHub, small_postfix: Postfix
+) -> None:
+    both = route("relay:far", "mailbox:cams", match='recipient = "*@far.example"')
+    hub = start_hub(both + relay(small_postfix.port, 'oversize = "strip"'))
+    octets = bytes(range(256)) * 4_000
+    content = alarm(in_base64(octets), "base64")
+    with hub.smtp() as smtp:
+        queue_id = submit(smtp, "ann@far.example", content=content)
+    mail = stored(small_postfix, "ann")
+    text, told = (part.get_content() for part in mail.iter_parts())  # type: ignore[attr-defined]
+    assert text.strip() == "Somebody is at the gate."
+    assert "Name: gate.jpg" in told
+    assert f"Size: {len(octets)} octets" in told
+    assert sha256(octets).hexdigest() in told
+    assert f"as {queue_id}, and goes to mailbox cams there." in told
+    (whole,) = hub.wait_for_mail("cams")
+    assert whole.endswith(content)
+    hub.wait_for_log(f"attempt id={queue_id}")
+    wait_until(lambda: "left-out" in hub.log_text())
+
+
+def test_a_signed_picture_goes_back(start_hub: StartHub, small_postfix: Postfix) -> None:
+    hub = start_hub(FAR + relay(small_postfix.port, 'oversize = "strip"') + retry(1))
+    signature = b"DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=x; h=from; bh=x; b=y\r\n"
+    content = signature + alarm(in_base64(bytes(1_000_000)), "base64")
+    with hub.smtp() as smtp:
+        submit(smtp, "ann@far.example", content=content)
+    (report,) = hub.wait_for_mail("ann")
+    assert b"552 5.3.4" in report
+
+
+def test_a_binary_picture_for_a_relay_that_takes_lines(
+    start_hub: StartHub, small_postfix: Postfix
+) -> None:
+    hub = start_hub(FAR + relay(small_postfix.port))
+    octets = bytes(range(256)) * 100 + b"\r\n\n\r\0\r\r\n"
+    content = alarm(octets, "binary")
+    with hub.smtp(local_hostname="x") as smtp:
+        accepted(smtp, "MAIL FROM:<cam@[127.0.0.1]> BODY=BINARYMIME")
+        accepted(smtp, "RCPT TO:<bob@far.example>")
+        smtp.send(b"BDAT %d LAST\r\n" % len(content) + content)
+        assert next_reply(smtp).startswith("250")
+    mail = stored(small_postfix, "bob")
+    text, picture = mail.iter_parts()
+    assert text.get_content().strip() == "Somebody is at the gate."  # type: ignore[attr-defined]
+    assert picture["Content-Transfer-Encoding"] == "base64"
+    assert picture.get_payload(decode=True) == octets  # type: ignore[attr-defined]

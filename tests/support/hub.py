@@ -51,7 +51,9 @@ class Hub:
         self.log_file = directory / "hub.log"
         self._namespace = namespace
         self._prefix = tuple(prefix)
-        self._environment = {**os.environ, **(environment or {})}
+        # Several hubs share the loopback address: the HTTP port is for those that name one.
+        port_of_http = {} if "[http]" in config else {"WAYPOST__HTTP__BIND": "[]"}
+        self._environment = {**os.environ, **port_of_http, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         bind = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"

@@ -7,6 +7,9 @@ import smtplib
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 
+from waypost.reading.transfer import unwrapped
+from waypost.reading.values import Attachment
+
 # What a Waypost puts before content on its way into a Maildir, and nothing else.
 _TRACE = re.compile(
     rb"Return-Path: <[^\r\n]*>\r\n"
@@ -99,3 +102,8 @@ def fields_of(octets: bytes, name: str) -> list[str]:
 def parsed(octets: bytes) -> EmailMessage:
     """A message as the standard library reads it."""
     return message_from_bytes(octets, policy=policy.default)
+
+
+def octets_of(content: bytes, attachment: Attachment) -> bytes:
+    """The octets of one attachment that was read out of `content`."""
+    return unwrapped(content[attachment.start : attachment.end], attachment.encoding)[0]

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.support.certificates import Certificate
 from tests.support.ports import free_port
@@ -33,6 +35,7 @@ class Got(NamedTuple):
     payload: bytes
     was_kept: bool  # the broker had it from before
     qos: int
+    correlation: bytes | None = None
 
 
 class Mosquitto:
@@ -176,7 +179,10 @@ class Listener:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = lambda _, __, heard: self._got.append(
-            Got(heard.topic, bytes(heard.payload), heard.retain, heard.qos)
+            Got(
+                *(heard.topic, bytes(heard.payload), heard.retain, heard.qos),
+                getattr(heard.properties, "CorrelationData", None),
+            )
         )
         client.reconnect_delay_set(1, 1)
         broker.prepare(client)
@@ -211,9 +217,23 @@ class Listener:
         assert found is not None
         return found
 
-    def publish(self, topic: str, payload: str, *, kept: bool) -> None:
+    def publish(
+        self,
+        topic: str,
+        payload: str | bytes,
+        *,
+        kept: bool = False,
+        qos: int = 1,
+        answer_to: str | None = None,
+        correlation: bytes | None = None,
+    ) -> None:
         """Say something; back when the broker has it."""
-        self._client.publish(topic, payload, 1, kept).wait_for_publish(20)
+        properties = Properties(PacketTypes.PUBLISH)
+        if answer_to is not None:
+            properties.ResponseTopic = answer_to
+        if correlation is not None:
+            properties.CorrelationData = correlation
+        self._client.publish(topic, payload, qos, kept, properties).wait_for_publish(20)
 
     def settle(self) -> None:
         """Until all has come that the broker had when this was called."""

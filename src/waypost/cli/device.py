@@ -69,6 +69,11 @@ def add_commands(
         "--quiet", metavar="HH:MM-HH:MM", help="hours in which its silence is no matter"
     )
     change.add_argument(
+        "--hush",
+        metavar="HH:MM-HH:MM",
+        help="hours in which notify: targets wait, for one digest at their end",
+    )
+    change.add_argument(
         "--failure",
         action="append",
         metavar="WORD",
@@ -191,6 +196,7 @@ def _set(parsed: argparse.Namespace) -> int:
         "mailbox": parsed.mailbox,
         "expect_s": parsed.expect,
         "quiet": parsed.quiet,
+        "hush": parsed.hush,
         "failure": parsed.failure,
         "success": parsed.success,
         "alarm": parsed.alarm,
@@ -264,6 +270,7 @@ def _say_device(row: dict[str, Any], *, as_json: bool) -> None:
         "mailbox": row["mailbox"],
         "expected": expect,
         "quiet": row["quiet"],
+        "hush": row["hush"],
         "failure": ", ".join(row["failure"] or ()),
         "success": ", ".join(row["success"] or ()),
         "alarms to": row["alarm"],
@@ -273,6 +280,8 @@ def _say_device(row: dict[str, Any], *, as_json: bool) -> None:
         "last mail": local_time(row["mail_at"]) or "never",
         "sessions": str(row["sessions"]),
         "mails": str(row["messages"]),
+        "held back": str(row["held_back"] or ""),
+        "duplicates": str(row["duplicates"] or ""),
         "sender": row["sender"],
         "subject": row["subject"],
         "HELO": row["helo"],

@@ -84,11 +84,11 @@ def _list(parsed: argparse.Namespace) -> int:
                 continue
             rows.append(
                 (
-                    entry.message.queue_id,
-                    local_time(entry.message.accepted_at),
+                    entry.queue_id,
+                    local_time(entry.accepted_at),
                     size_text(entry.size),
                     _sender(entry),
-                    printable(str(recipient.recipient.forward_path)),
+                    printable(recipient.address),
                     _status_text(recipient.status),
                     local_time(recipient.next_attempt_at) or "-",
                     printable(recipient.last_reply or ""),
@@ -169,8 +169,7 @@ async def _act_alone(settings: Settings, action: Action, ids: list[QueueId] | No
 
 
 def _sender(entry: Entry) -> str:
-    sender = entry.message.envelope.reverse_path
-    return "<>" if sender is None else printable(str(sender))
+    return "<>" if entry.sender is None else printable(entry.sender)
 
 
 def _status_text(status: RecipientStatus) -> str:
@@ -184,28 +183,25 @@ def _status_text(status: RecipientStatus) -> str:
 
 def entry_as_json(entry: Entry) -> dict[str, Any]:
     """A message and its story for programs."""
-    message, arrival = entry.message, entry.message.arrival
     return {
-        "id": message.queue_id,
-        "accepted_at": iso_time(message.accepted_at),
+        "id": entry.queue_id,
+        "accepted_at": iso_time(entry.accepted_at),
         "finished_at": iso_time(entry.finished_at),
-        "sender": ""
-        if message.envelope.reverse_path is None
-        else str(message.envelope.reverse_path),
+        "sender": entry.sender or "",
         "size": entry.size,
-        "client_ip": None if arrival.client_ip is None else str(arrival.client_ip),
-        "local_ip": None if arrival.local_ip is None else str(arrival.local_ip),
-        "helo": arrival.helo,
-        "protocol": arrival.protocol,
-        "tls": arrival.tls,
-        "listener": arrival.listener,
-        "trusted": arrival.trusted,
-        "login": arrival.login,
-        "auth_results": message.auth_results,
-        "reports_allowed": message.reports_allowed,
+        "client_ip": entry.client_ip,
+        "local_ip": entry.local_ip,
+        "helo": entry.helo,
+        "protocol": entry.protocol,
+        "tls": entry.tls,
+        "listener": entry.listener,
+        "trusted": entry.trusted,
+        "login": entry.login,
+        "auth_results": entry.auth_results,
+        "reports_allowed": entry.reports_allowed,
         "recipients": [
             {
-                "address": str(recipient.recipient.forward_path),
+                "address": recipient.address,
                 "target": recipient.target,
                 "rule": recipient.rule,
                 "status": _status_text(recipient.status),
@@ -247,22 +243,21 @@ def _tls(way: str | None) -> str | None:
 
 def say_entry(entry: Entry) -> None:
     """A message and its story for people."""
-    message, arrival = entry.message, entry.message.arrival
-    client = "this hub" if arrival.is_report else str(arrival.client_ip or "a Unix socket")
-    known = "trusted" if arrival.trusted else "stranger"
-    say(paint(message.queue_id, "bold"))
+    client = "this hub" if entry.is_report else entry.client_ip or "a Unix socket"
+    known = "trusted" if entry.trusted else "stranger"
+    say(paint(entry.queue_id, "bold"))
     say(
-        f"  {local_time(message.accepted_at)}  received from {client} ({known})"
-        f" as {printable(arrival.helo) or '-'}, {arrival.protocol} on {arrival.listener}"
-        + (f", {arrival.tls}" if arrival.tls else "")
+        f"  {local_time(entry.accepted_at)}  received from {client} ({known})"
+        f" as {printable(entry.helo) or '-'}, {entry.protocol} on {entry.listener}"
+        + (f", {entry.tls}" if entry.tls else "")
     )
-    if arrival.login is not None:
-        say(f"  logged in as {printable(arrival.login)}")
-    if message.auth_results:
-        say(f"  checks {printable(message.auth_results)}")
+    if entry.login is not None:
+        say(f"  logged in as {printable(entry.login)}")
+    if entry.auth_results:
+        say(f"  checks {printable(entry.auth_results)}")
     say(f"  sender {_sender(entry)}, {size_text(entry.size)}")
     for recipient in entry.recipients:
-        say(f"  to {printable(str(recipient.recipient.forward_path))}")
+        say(f"  to {printable(recipient.address)}")
         say(f"    route {recipient.target} (by {recipient.rule})")
         for attempt in entry.attempts:
             if attempt.number == recipient.number:
@@ -270,7 +265,9 @@ def say_entry(entry: Entry) -> None:
                 reply = f": {printable(attempt.reply)}" if attempt.reply else ""
                 say(f"    {local_time(attempt.at)}  {attempt.outcome}{where}{reply}")
         if recipient.outcome is not None:
-            colour = "green" if recipient.outcome in ("delivered", "relayed") else "red"
+            colour = (
+                "green" if recipient.outcome in ("delivered", "relayed", "suppressed") else "red"
+            )
             where = f" {recipient.last_hop}" if recipient.last_hop else ""
             say(
                 f"    {local_time(recipient.finished_at)}  {paint(recipient.outcome, colour)}"
@@ -281,4 +278,5 @@ def say_entry(entry: Entry) -> None:
             say(
                 f"    now {_status_text(recipient.status)}"
                 + (f", next attempt {due}" if due else "")
+                + (f": {printable(recipient.last_reply)}" if recipient.last_reply else "")
             )

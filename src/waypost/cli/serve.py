@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
+from pathlib import Path
 
 import shtab
 
 from waypost import __version__
 from waypost.cli.context import load_arguments, settings_of
-from waypost.cli.output import EXIT_USAGE, EXIT_YES, complain, reason_of, say, say_json
+from waypost.cli.output import EXIT_LATER, EXIT_USAGE, EXIT_YES, complain, reason_of, say, say_json
 from waypost.config.load import load_settings
 from waypost.control import ask_hub
 from waypost.errors import StoreUnavailable
 from waypost.hub import run_hub
+from waypost.queue.room import is_full
 from waypost.queue.sqlite import StoreInUse
 
 
@@ -42,10 +45,26 @@ def _serve(parsed: argparse.Namespace) -> int:
     except (StoreInUse, StoreUnavailable, OSError) as error:
         text = reason_of(error) if isinstance(error, OSError) else str(error)
         complain(text)
+        if _is_for_want_of_room(error, settings.data_dir):
+            complain(
+                f"the disk is full: make room on that of {settings.data_dir} (df shows it), and"
+                " start again; what was accepted is safe"
+            )
+            return EXIT_LATER
         if isinstance(error, OSError) and "cannot bind" in text:
-            complain("choose another address or port with [[listener]] bind = […]")
+            where = "[http]" if "[http]" in text else "[[listener]]"
+            complain(f"choose another address or port with {where} bind = […]")
         return EXIT_USAGE
     return EXIT_YES
+
+
+def _is_for_want_of_room(error: Exception, directory: Path) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    try:
+        return isinstance(error, StoreUnavailable) and is_full(directory)
+    except OSError:
+        return False  # then it is not room that is lacking
 
 
 def _reload(parsed: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from waypost.config.programs import mqtt_of, notify_of, webhook_of
 from waypost.config.reading import Values
 from waypost.config.relays import relay_of
 from waypost.config.settings import DEFAULT_LISTENERS, Settings
+from waypost.config.web import hook_of, http_of, token_of
 from waypost.devices.names import DeviceSettings
 from waypost.intake.acceptance import Limits
 from waypost.intake.senders import LiteralSender, SenderPolicy
@@ -42,6 +43,8 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             targets=tuple(parse_target(target) for target in route["to"]),
             **route["match"],
             continues=route["continue"],
+            storm=route["storm"],
+            duplicates_s=route["duplicates_s"],
         )
         for route in values["route"]
     )
@@ -60,7 +63,7 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
         )
         for entry in values["list"]
     )
-    mqtt, mqtt_events = mqtt_of(values["mqtt"])
+    mqtt, mqtt_events = mqtt_of(values["mqtt"], values["mqtt.subscribe"])
     return Settings(
         data_dir=data_dir.absolute(),
         hostname=hostname,
@@ -155,6 +158,9 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             )
             for device in values["device"]
         ),
+        http=http_of(values["http"]),
+        api_tokens=tuple(map(token_of, values["api_token"])),
+        inbound=tuple(map(hook_of, values["inbound"])),
         log_as_json=values["log"]["format"] == "json",
         source=source,
     )

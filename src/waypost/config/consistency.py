@@ -13,8 +13,11 @@ from waypost.config.reading import Values
 from waypost.config.relays import relay_faults
 from waypost.config.schema import SECTIONS
 from waypost.config.settings import DEFAULT_LISTENERS
+from waypost.config.storms import storm_faults
+from waypost.config.web import hook_faults, token_faults
 from waypost.devices.names import slug
 from waypost.mail.address import IPAddress
+from waypost.mqtt.filters import overlap
 from waypost.mqtt.publication import Publication, check_foreign
 from waypost.net.networks import WORDS, only_host
 from waypost.routing.mailboxes import POSTMASTER
@@ -49,6 +52,8 @@ class Consistency:
                     ("route", index, "match"),
                     f"there is no listener {name!r}; known: {', '.join(sorted(listeners))}",
                 )
+            for key, problem in storm_faults(route):
+                self._fault(("route", index, key), problem)
         self._check_logins(values)
         self._check_tokens(values["tokens"])
         self._check_targets(values)
@@ -151,7 +156,10 @@ class Consistency:
             for index, device in enumerate(values["device"]):
                 if device["command_topic"] is not None:
                     self._fault(("device", index, "command_topic"), "needs mqtt.url")
+            if values["mqtt.subscribe"]:
+                self._fault(("mqtt", "subscribe"), "needs mqtt.url")
             return
+        self._check_subscriptions(values)
         if mqtt["password"] and mqtt["password_file"]:
             self._fault(("mqtt",), "password or password_file, not both")
         elif (mqtt["password"] or mqtt["password_file"]) and not mqtt["username"]:
@@ -197,6 +205,33 @@ class Consistency:
         if mqtt["mailbox"].casefold() in {name.casefold() for name in taken if name}:
             self._fault(("mqtt", "mailbox"), "is the name of a mailbox, alias or list already")
 
+    def _check_subscriptions(self, values: Values) -> None:
+        routes = {route["name"] for route in values["route"]}
+        base = values["mqtt"]["base"]
+        filters: list[str] = []
+        for index, entry in enumerate(values["mqtt.subscribe"]):
+            path: KeyPath = ("mqtt", "subscribe", index)
+            if bool(entry["to"]) == bool(entry["route"]):
+                self._fault(path, "expected either to or route")
+            elif entry["route"] is not None and entry["route"] not in routes:
+                self._fault((*path, "route"), f"there is no [[route]] named {entry['route']!r}")
+            topic = entry["topic"]
+            if topic is None:
+                continue
+            if topic.startswith("$share/"):
+                # MQTT 5 §3.8.3.1: those cannot leave out what the hub itself publishes.
+                self._fault((*path, "topic"), "a shared subscription would miss messages")
+            elif topic.split("/")[0] == base:
+                self._fault((*path, "topic"), f"{base}/… is the hub's own: see mqtt.requests")
+            for other in filters:
+                if overlap(topic, other):
+                    self._fault(
+                        (*path, "topic"),
+                        f"{other!r} may match the same message, and brokers differ in whether it"
+                        " then comes twice; one entry with a route can have several targets",
+                    )
+            filters.append(topic)
+
     def _check_devices(self, devices: list[dict[str, Any]]) -> None:
         slugs: set[str] = set()
         addresses: set[IPAddress] = set()
@@ -223,6 +258,9 @@ class Consistency:
     def _check_programs(self, values: Values) -> None:
         found = [("webhook", entry, webhook_faults(entry)) for entry in values["webhook"]]
         found += [("notify", entry, notify_faults(entry)) for entry in values["notify"]]
+        found += [("api_token", entry, token_faults(entry)) for entry in values["api_token"]]
+        routes = [route["name"] for route in values["route"]]
+        found += [("inbound", entry, hook_faults(entry, routes)) for entry in values["inbound"]]
         for section, entry, faults in found:
             for key, problem in faults:
                 path: KeyPath = (section, entry["name"])

@@ -9,7 +9,7 @@ from waypost.config.relays import Fault
 from waypost.delivery.attachments import AttachmentRules, EventSettings
 from waypost.delivery.notify import NotifySettings
 from waypost.delivery.webhook import WebhookSettings
-from waypost.mqtt.settings import MqttSettings
+from waypost.mqtt.settings import MqttSettings, Subscription
 
 
 def _rules_of(given: dict[str, Any]) -> AttachmentRules:
@@ -53,7 +53,9 @@ def notify_of(notify: dict[str, Any]) -> NotifySettings:
     return NotifySettings(**given | {"urls": urls}, rules=rules)
 
 
-def mqtt_of(mqtt: dict[str, Any]) -> tuple[MqttSettings | None, EventSettings]:
+def mqtt_of(
+    mqtt: dict[str, Any], subscriptions: list[dict[str, Any]]
+) -> tuple[MqttSettings | None, EventSettings]:
     """The broker, if there is one, and what is published there."""
     given = {key: value for key, value in mqtt.items() if not key.startswith("password")}
     rules = _rules_of(given)
@@ -61,4 +63,11 @@ def mqtt_of(mqtt: dict[str, Any]) -> tuple[MqttSettings | None, EventSettings]:
     if mqtt["url"] is None:
         return None, events
     password = mqtt["password"] or mqtt["password_file"]
-    return MqttSettings(**given, password=password), events
+    subscribe = tuple(
+        Subscription(
+            *(entry["topic"], entry["qos"], entry["from"], entry["to"], entry["route"]),
+            *(entry["subject"], entry["text"]),
+        )
+        for entry in subscriptions
+    )
+    return MqttSettings(**given, password=password, subscribe=subscribe), events

@@ -26,9 +26,10 @@ from waypost.mail.address import (
     IPAddress,
     as_value,
 )
+from waypost.mail.template import Template
 from waypost.mqtt.filters import read_filter
 from waypost.mqtt.publication import Publication
-from waypost.mqtt.settings import BrokerUrl, read_base, read_prefix
+from waypost.mqtt.settings import NAMES, TREES, BrokerUrl, read_base, read_prefix
 from waypost.net.networks import Networks
 from waypost.routing.hours import Hours
 from waypost.routing.patterns import AddressGlob, Glob
@@ -396,10 +397,6 @@ def read_topic_prefix(value: Any) -> str:
     return read_prefix(read_any_text(value))
 
 
-def read_topic_filter(value: Any) -> str:
-    return read_filter(read_text(value))
-
-
 def read_publication(value: Any) -> str:
     return str(Publication.parse(read_text(value)))
 
@@ -521,3 +518,21 @@ def read_template(value: Any) -> str:
     if not isinstance(value, str) or not value.replace("\n", "").isprintable():
         raise ValueError("expected a text without control characters")
     return checked_template(value)
+
+
+def read_topic_filter(value: Any) -> str:
+    return read_filter(read_text(value))
+
+
+def read_qos(value: Any) -> int:
+    # Not 2: by its rules what has come is ours before it can be durable.
+    if isinstance(value, bool) or value not in (0, 1):
+        raise ValueError("expected 0 or 1")
+    return int(value)
+
+
+def read_topic_template(value: Any) -> Template:
+    """A text with $topic, $payload and what lies below them; it may have several lines."""
+    if not isinstance(value, str) or not value.replace("\n", "").isprintable():
+        raise ValueError("expected a text without control characters")
+    return Template.parse(value, NAMES, TREES)

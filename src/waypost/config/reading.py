@@ -27,6 +27,7 @@ class Reader:
 
     def read(self, tree: dict[str, Any]) -> Values:
         """The values of all sections, defaults included."""
+        tree = _side_by_side(tree)
         top = next(section for section in SECTIONS if not section.name)
         sections = {section.name: section for section in SECTIONS if section.name}
         values: Values = {
@@ -38,10 +39,10 @@ class Reader:
             content = tree.get(name, [] if section.is_array else {})
             if section.is_array:
                 if not isinstance(content, list):
-                    self.fault((name,), f"expected [[{name}]], a list of tables")
+                    self.fault(tuple(name.split(".")), f"expected [[{name}]], a list of tables")
                     continue
                 values[name] = [
-                    self._table(section, entry, (name, index))
+                    self._table(section, entry, (*name.split("."), index))
                     for index, entry in enumerate(content)
                 ]
             elif section.is_named:
@@ -72,6 +73,9 @@ class Reader:
                 names = ", ".join(known)
                 if not section.name:
                     names += ", and the tables " + ", ".join(s.name for s in SECTIONS if s.name)
+                below = [s.name for s in SECTIONS if s.name.startswith(f"{section.name}.")]
+                if below:
+                    names += f", and the tables {', '.join(below)}"
                 self.fault((*path, name), f"unknown key; known here: {names}")
         return {key.name: self._value(key, content, path) for key in section.keys}
 
@@ -97,6 +101,17 @@ class Reader:
                 return self._lines[path]
             path = path[:-1]
         return None
+
+
+def _side_by_side(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with [[a.b]] beside [a], as sections are."""
+    found = dict(tree)
+    for section in SECTIONS:
+        above, dot, name = section.name.partition(".")
+        if dot and isinstance(found.get(above), dict) and name in found[above]:
+            found[above] = dict(found[above])
+            found[section.name] = found[above].pop(name)
+    return found
 
 
 def _dotted(path: KeyPath) -> str:

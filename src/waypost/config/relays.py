@@ -10,7 +10,7 @@ from waypost.config.presets import PRESETS
 from waypost.http.url import Url
 from waypost.oauth.endpoint import read_service_key
 from waypost.oauth.settings import Grant, OAuthSettings
-from waypost.routing.hops import PaceSettings, Relay
+from waypost.routing.hops import Oversize, PaceSettings, Relay
 from waypost.routing.targets import Target, parse_target
 from waypost.smtp.auth import Mechanism
 
@@ -116,6 +116,7 @@ def relay_of(relay: dict[str, Any]) -> Relay:
         None if relay["alarm"] is None else parse_target(relay["alarm"]),
         rewrite_from=relay["rewrite_from"],
         max_message=relay["max_message"],
+        oversize=Oversize(relay["oversize"]),
         pace=PaceSettings(
             relay["connections"], relay["messages_per_minute"], relay["messages_per_day"]
         ),

@@ -24,6 +24,7 @@ from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxSettings
 from waypost.routing.table import RoutingSettings
 from waypost.tls.settings import TlsSettings
+from waypost.web.settings import ApiToken, HttpSettings, InboundHook
 
 DEFAULT_LISTENERS = (
     ListenerSettings("smtp", ("0.0.0.0:2525", "[::]:2525"), "hub"),
@@ -62,5 +63,8 @@ class Settings:
     mqtt_events: EventSettings = field(default_factory=EventSettings)
     web_url: str | None = None  # where others reach the web page; None: nothing links to it
     devices: tuple[DeviceSettings, ...] = ()
+    http: HttpSettings = field(default_factory=HttpSettings)
+    api_tokens: tuple[ApiToken, ...] = ()
+    inbound: tuple[InboundHook, ...] = ()
     log_as_json: bool = False
     source: Path | None = None  # None: no configuration file

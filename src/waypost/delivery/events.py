@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 from waypost.devices.names import DeviceName, DeviceNames
 from waypost.errors import TemporaryError
 from waypost.mail.message import QueuedMessage, decoded_fields, header_fields
+from waypost.mail.standing import standing_of
 from waypost.reading.event import MAX_TEXT, event_of, page_of
 from waypost.reading.process import MailReader
 from waypost.reading.values import Attachment, ReadMail
@@ -62,8 +63,8 @@ class EventReader:
         self, message: QueuedMessage, max_text: int = MAX_TEXT, event_type: str = MAIL
     ) -> Event:
         """Raises TemporaryError when the content cannot be opened."""
-        async with _opened(message) as source:
-            mail = await self._reader.read(source)
+        mail = await self.read_mail(message)
+        standing = standing_of(message.prepend)
         web_url = self._web_url()
         return Event(
             mail,
@@ -76,23 +77,31 @@ class EventReader:
                 event_type=event_type,
                 url=None if web_url is None else page_of(web_url, message.queue_id),
                 max_text=max_text,
+                more=standing.more,
+                suppressed=standing.suppressed,
+                duplicate_of=standing.duplicate_of,
             ),
         )
 
+    async def read_mail(self, message: QueuedMessage) -> ReadMail:
+        """The mail alone. Raises as `read`."""
+        async with _opened(message) as source:
+            return await self._reader.read(source)
+
     async def has_field(self, message: QueuedMessage, name: str) -> bool:
         """Whether the start of the header has a field (lower case). Raises as `read`."""
-        return bool(await self.values(message, name))
+        return await self.field(message, name) is not None
+
+    async def field(self, message: QueuedMessage, name: str) -> str | None:
+        """The first field of this name (lower case); None: there is none. Raises as `read`."""
+        head = await _head(message)
+        values = (value for found, value in header_fields(head) if found == name)
+        value = next(values, None)
+        return None if value is None else value.decode("latin-1")
 
     async def values(self, message: QueuedMessage, name: str) -> list[str]:
-        """What fields of that name (lower case) in the start of the header say, decoded.
-
-        Raises as `read`.
-        """
-        async with _opened(message) as source:
-            if isinstance(source, bytes):
-                head = source[:_HEAD_OCTETS]
-            else:
-                head = await asyncio.to_thread(source.read, _HEAD_OCTETS)
+        """What all fields of this name (lower case) say, decoded. Raises as `read`."""
+        head = await _head(message)
         if not any(found == name for found, _ in header_fields(head)):
             return []
         return [value for found, value in decoded_fields(head) if found == name]
@@ -109,6 +118,14 @@ class EventReader:
     async def thumbnail(self, octets: bytes, max_px: int) -> bytes | None:
         """As `Reader.thumbnail`."""
         return await self._reader.thumbnail(octets, max_px)
+
+
+async def _head(message: QueuedMessage) -> bytes:
+    """The start of the header. Raises TemporaryError."""
+    async with _opened(message) as source:
+        if isinstance(source, bytes):
+            return source[:_HEAD_OCTETS]
+        return await asyncio.to_thread(source.read, _HEAD_OCTETS)
 
 
 @contextlib.asynccontextmanager

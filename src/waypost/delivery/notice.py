@@ -14,7 +14,7 @@ from waypost.delivery.events import Event
 # What templates may name: keys of the event.
 FIELDS = (
     *("id", "event_type", "device", "source_ip", "received", "subject", "text", "from", "to"),
-    *("message_id", "severity", "tags", "url", "recipient"),
+    *("message_id", "severity", "tags", "url", "recipient", "more"),
 )
 MAX_TITLE = 250
 # Formats that services show.
@@ -57,6 +57,10 @@ def notice_of(
     if event.json["text_truncated"]:
         values["text"] += "…"
     head = " ".join(Template(title).substitute(values).split())
+    more = event.json.get("more")
+    # The subject of a digest says so itself.
+    if more and not head.startswith(f"{more} "):
+        head = f"{_cut(head, MAX_TITLE - 20)} (+{more} more)"
     body = Template(text).substitute(values).strip()
     if not body and not has_picture:
         body = "(the mail has no text)"

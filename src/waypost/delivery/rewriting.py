@@ -1,4 +1,5 @@
-"""A message as the next host is to have it: repaired, in the name of a relay's account, encoded.
+"""A message as the next host is to have it: repaired, in the name of a relay's account, encoded,
+and without attachments that are too large for it.
 
 Stored mail stays as it was received. What is made here is a view: a new header section in memory,
 and the same content behind it, read as it is sent. Only hosts of the outside world get this
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -18,11 +20,16 @@ from waypost.errors import StoreUnavailable
 from waypost.mail.address import AddressLiteral, Domain
 from waypost.mail.envelope import Body
 from waypost.mail.fields import Field, Section, split
-from waypost.mail.message import Content, QueuedMessage, trace_name
+from waypost.mail.message import Content, QueuedMessage, date_field_value, trace_name
 from waypost.mail.outgoing import Circumstances, in_ascii, is_signed, rewritten
 from waypost.mail.reply import Reply
-from waypost.mail.transfer import Encoding, NotPossible, Scan, lines
-from waypost.routing.hops import Relay
+from waypost.mail.stripping import LeftOut, Stripping
+from waypost.mail.transfer import Encoding, Scan
+from waypost.mail.walk import Line, NotPossible, body_of, lines
+from waypost.reading.fields import parameter_text, parameters
+from waypost.reading.names import UNKNOWN, safe_name
+from waypost.routing.hops import Oversize, Relay
+from waypost.routing.targets import Target, parse_target
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -31,11 +38,18 @@ if TYPE_CHECKING:
 MAX_HEAD = 262_144
 _FIRST_READ = 65_536
 _PIECE_BYTES = 262_144
+# A host that says how large mail may be counts what it adds itself: its own trace fields.
+_ADDED_THERE = 1_024
+LEFT_OUT = "left-out"
 
 _HEAD_TOO_LONG = Reply(
     554, "The header is too long for the sender to be rewritten as this relay demands", (6, 0)
 )
 _TOO_BIG = Reply(552, "The message is larger than this relay is set to take", (3, 4))
+
+
+# A body, from its start at every call; blocks.
+_Pieces = Callable[[], Iterator[bytes]]
 
 
 class Outgoing(NamedTuple):
@@ -69,9 +83,15 @@ async def outgoing(
 
 
 def _would_be_refused(message: QueuedMessage, extensions: Mapping[str, str]) -> bool:
-    """For want of 8BITMIME (RFC 6152 §3)."""
+    """For want of 8BITMIME (RFC 6152 §3), or of BINARYMIME (RFC 3030 §3)."""
+    if message.envelope.body is Body.BINARY_MIME:
+        return not _takes_binary(extensions)
     is_announced = message.envelope.body is Body.EIGHT_BIT_MIME
     return message.is_eight_bit and is_announced and "8BITMIME" not in extensions
+
+
+def _takes_binary(extensions: Mapping[str, str]) -> bool:
+    return "BINARYMIME" in extensions and "CHUNKING" in extensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +133,34 @@ class _Making:
         is_ended = rest[:2] == b"\r\n" or not rest
         if not is_ended and "dkim-signature" not in {one.key for one in fields}:
             changes.append("header-end")
-        may_be_encoded = envelope.body is not Body.BINARY_MIME and not is_signed(section.fields)
-        scan = _scan(behind)
-        if may_be_encoded and is_ended:
+        is_free = is_ended and not is_signed(section.fields)
+        body = Rest(message.content, section.size + 2)
+        pieces = body.pieces
+        from_binary = envelope.body is Body.BINARY_MIME and not _takes_binary(self.extensions)
+        scan = _scan(behind, may_be_binary=from_binary)
+        if from_binary and not scan.is_binary:
+            # Some clients announce it for all they send.
+            envelope = envelope._replace(body=Body.EIGHT_BIT_MIME)
+        if is_free and (from_binary or envelope.body is not Body.BINARY_MIME):
             to_seven_bits = scan.is_eight_bit and "8BITMIME" not in self.extensions
-            if to_seven_bits or scan.is_too_long:
-                body = Rest(message.content, section.size + 2)
-                encoding = _encoding(fields, body, to_seven_bits=to_seven_bits)
+            if to_seven_bits or scan.is_too_long or from_binary:
+                encoding = _encoding(fields, body, to_seven_bits, from_binary)
                 if encoding is not None and encoding.changes:
                     fields = encoding.fields
                     changes += encoding.changes
-                    content = _encoded(body, encoding)
-                    scan.is_eight_bit = scan.is_eight_bit and not to_seven_bits
+                    pieces = _piped(encoding.encode, body.pieces)
+                    content = made = Made(pieces)
+                    scan.is_eight_bit = made.is_eight_bit
+                    if from_binary:
+                        envelope = envelope._replace(body=Body.EIGHT_BIT_MIME)
+        surplus = len(message.prepend) + _size(fields) + content.size - self._room()
+        if surplus > 0 and is_free:
+            stripping = self._stripping(fields, pieces, surplus)
+            if stripping is not None:
+                fields = stripping.fields
+                changes.append(LEFT_OUT)
+                content = made = Made(_piped(stripping.encode, pieces))
+                scan.is_eight_bit = made.is_eight_bit
         octets = b"".join(one.octets for one in fields)
         if "header-end" in changes:
             octets += b"\r\n"
@@ -149,6 +185,49 @@ class _Making:
                 is_eight_bit=scan.is_eight_bit or not octets.isascii(),
             ),
             tuple(changes),
+        )
+
+    def _room(self) -> float:
+        """Octets that mail may have before attachments are left out."""
+        relay = self.relay
+        if relay is None or relay.oversize is not Oversize.STRIP:
+            return math.inf
+        limits = [] if relay.max_message is None else [relay.max_message]
+        announced = self.extensions.get("SIZE", "")
+        if announced.isascii() and announced.isdigit() and len(announced) < 20 and int(announced):
+            limits.append(max(int(announced) - _ADDED_THERE, 0))
+        return min(limits, default=math.inf)
+
+    def _stripping(
+        self, fields: Sequence[Field], pieces: _Pieces, surplus: float
+    ) -> Stripping | None:
+        """What is to be left out; None: what may go is not enough."""
+        try:
+            stripping = Stripping(fields, lines(pieces()), int(surplus), self._described)
+        except NotPossible:
+            return None
+        return stripping if stripping.is_enough else None
+
+    def _described(self, left_out: LeftOut) -> str:
+        """What the reader is told of an attachment that does not come."""
+        assert self.relay is not None
+        message = self.message
+        kind, found = parameters(body_of(left_out.fields, "content-type"))
+        _, more = parameters(body_of(left_out.fields, "content-disposition"))
+        given = parameter_text(more, "filename") or parameter_text(found, "name")
+        kept = dict.fromkeys(
+            f"mailbox {target.argument}"
+            for one in message.recipients
+            if (target := _target_of(one.target)) is not None and target.kind == "mailbox"
+        )
+        at = date_field_value(message.accepted_at)
+        host = trace_name(message.arrival.local_ip, self.hostname)
+        whole = f"The whole message reached {host} on {at}\nas {message.queue_id}"
+        whole += f", and goes to {', '.join(kept)} there." if kept else "."
+        return (
+            f"An attachment is left out here: with it, the mail is too large for the next host.\n"
+            f"\nName: {safe_name(given, kind, 1)}\nType: {kind or UNKNOWN}\n"
+            f"Size: {left_out.size} octets\nSHA-256: {left_out.sha256}\n\n{whole}"
         )
 
     def _circumstances(self, fields: Sequence[Field]) -> Circumstances:
@@ -206,18 +285,23 @@ class Rest:
                 yield piece
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A body that is encoded while it is read; the empty line before it comes first."""
+class Made:
+    """A body that is made while it is read; the empty line before it comes first."""
 
-    body: Rest
-    encoding: Encoding
-    size: int
     inline: None = None
+
+    def __init__(self, pieces: _Pieces) -> None:
+        """`pieces`: the body, anew at every call. Goes through it once."""
+        self._pieces = pieces
+        self.size = 2
+        self.is_eight_bit = False
+        for piece in pieces():
+            self.size += len(piece)
+            self.is_eight_bit = self.is_eight_bit or not piece.isascii()
 
     def open(self) -> BinaryIO:
         """See Content."""
-        return io.BufferedReader(_Encoder(self.encoding.encode(lines(self.body.pieces()))))
+        return io.BufferedReader(_Encoder(self._pieces()))
 
 
 class _Encoder(io.RawIOBase):
@@ -247,17 +331,31 @@ class _Encoder(io.RawIOBase):
         super().close()
 
 
-def _encoding(fields: Sequence[Field], body: Rest, *, to_seven_bits: bool) -> Encoding | None:
+def _encoding(
+    fields: Sequence[Field], body: Rest, to_seven_bits: bool, from_binary: bool
+) -> Encoding | None:
     """How the body is to be encoded; None: it goes as it is, where the next host takes that."""
+    source = lines(body.pieces())
     try:
-        return Encoding(fields, lines(body.pieces()), to_seven_bits=to_seven_bits)
+        return Encoding(fields, source, to_seven_bits=to_seven_bits, from_binary=from_binary)
     except NotPossible:
         return None
 
 
-def _encoded(body: Rest, encoding: Encoding) -> Content:
-    size = 2 + sum(map(len, encoding.encode(lines(body.pieces()))))
-    return Encoded(body, encoding, size)
+def _piped(change: Callable[[Iterable[Line]], Iterator[bytes]], pieces: _Pieces) -> _Pieces:
+    return lambda: change(lines(pieces()))
+
+
+def _size(fields: Iterable[Field]) -> int:
+    return sum(len(one.octets) for one in fields)
+
+
+def _target_of(text: str) -> Target | None:
+    """None: written by another version of Waypost."""
+    try:
+        return parse_target(text)
+    except ValueError:
+        return None
 
 
 def _read_head(content: Content) -> tuple[Section, bytes]:
@@ -276,8 +374,8 @@ def _read_head(content: Content) -> tuple[Section, bytes]:
             wanted *= 4
 
 
-def _scan(content: Rest) -> Scan:
-    scan = Scan()
+def _scan(content: Rest, *, may_be_binary: bool) -> Scan:
+    scan = Scan(may_be_binary=may_be_binary)
     inline = content.inline
     if inline is not None:
         scan.see(inline)

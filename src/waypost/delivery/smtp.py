@@ -124,6 +124,7 @@ class SmtpTransport:
         may_log_in_again = True
         trouble: Exception | None = None
         refusal: tuple[Hop, Reply] | None = None
+        login_refusal: str | None = None  # None: it was taken, or there is none
         for host in hosts:
             try:
                 demand = await self.demands.at(wanted, host, self.resolver)
@@ -145,6 +146,8 @@ class SmtpTransport:
                     hops.remove(hop)
                 try:
                     reply = await connection.greet() if is_new else None
+                    if reply is None and is_new and way.relay is not None:
+                        await self.credentials.taken(way.relay)
                     if reply is None and not connection.session.takes(job.message.envelope):
                         self._keep((hop, way), connection)
                         refusal = refusal or (hop, NEEDS_REQUIRETLS)
@@ -169,8 +172,12 @@ class SmtpTransport:
                     continue
                 if refusal is None or reply.is_transient:
                     refusal = (hop, reply)
+                if connection.session.is_login_refused:
+                    login_refusal = login_refusal or reply.text
         if refusal is not None and (trouble is None or refusal[1].is_transient):
             hop, reply = refusal
+            if login_refusal is not None and wanted.relay is not None:
+                raise await self.credentials.refused(wanted.relay, login_refusal)
             if wanted.needs_proof and reply.status == NO_TLS_THERE.status:
                 raise _needs_tls(reply.text)
             return [Outcome.of(reply, success=_success(job), hop=hop)] * len(job.recipients)

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from waypost.delivery.connection import SmtpConnection, TlsUnmet
-from waypost.delivery.credentials import what_to_do
+from waypost.delivery.credentials import advice_on, what_to_do
 from waypost.delivery.demands import Demand, Demands
 from waypost.delivery.securing import Securing, described
 from waypost.delivery.smtp import CONNECT_S
@@ -29,14 +29,6 @@ from waypost.smtp.client import NO_LOGIN_THERE, NO_TLS_THERE, ClientSession, Tra
 
 # A person waits for it.
 REPLY_S = 60.0
-
-HOW_TO = "docs/how-to/forward-to-gmail-or-microsoft-365.md"
-# What providers say when it is not the password or the token that is wrong.
-_KNOWN_REFUSALS = (
-    ("5.7.139", f"SMTP AUTH is off for the mailbox or its organisation: turn it on, see {HOW_TO}"),
-    ("5.7.9", "the account wants an app password or OAuth2, not its own password"),
-    ("5.7.57", "the client has not logged in as the host wants it: see [relay] auth"),
-)
 
 
 class Step(NamedTuple):
@@ -216,14 +208,8 @@ class Trial:
         assert login is not None
         if refusal is None:
             return Step("login", True, f"{self._relay.username}: {login.masked(str(reply))}")
-        known = (advice for status, advice in _KNOWN_REFUSALS if status in refusal.text)
-        usual = "see username and password"
-        if self._relay.oauth is not None:
-            usual = (
-                "the account has to be the one that agreed to the login, and the scopes those of"
-                f" SMTP; see {HOW_TO}"
-            )
-        return Step("login", False, refusal.text, next(known, usual), reply.is_transient)
+        advice = advice_on(self._relay, refusal.text)
+        return Step("login", False, refusal.text, advice, reply.is_transient)
 
     async def _has_another(self, session: ClientSession) -> bool:
         if not session.is_login_refused:

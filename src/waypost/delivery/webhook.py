@@ -45,6 +45,12 @@ MAX_RESPONSE_BYTES = 65_536
 # Characters of what a server says that are passed on.
 MAX_WORDS = 120
 
+# Mail made by HTTP says in this field by which hook, and behind how many others; an event of it
+# says so too.
+HOOKS_FIELD = "X-Waypost-HTTP"
+HOOKS_HEADER = "X-Waypost-Hooks"
+_HOOKS = re.compile(r"; hooks=([0-9]{1,4})")
+
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: come back later.
 _LATER = frozenset({408, 425, 429})
@@ -139,11 +145,12 @@ class WebhookTransport:
         if hook is None:
             reply = deferred(f"no [webhook.{name}] is configured any more", (3, 5))
             return [_outcome(reply)] * len(job.recipients)
+        passed = _HOOKS.search(await self._events.field(job.message, HOOKS_FIELD.lower()) or "")
         outcomes: list[Outcome] = []
         for post in await posts(self._events, hook.settings, job.message, job.recipients):
             body = await asyncio.to_thread(_encoded, post.values)
             try:
-                outcome = await self._posted(hook, post.key, body)
+                outcome = await self._posted(hook, post.key, passed[1] if passed else None, body)
             except ConnectForbidden as error:
                 self._log.event("forbidden", id=job.message.queue_id, to=job.target, why=error)
                 text = f"webhook {name} leads to where it may not; the hub's log says more"
@@ -165,8 +172,11 @@ class WebhookTransport:
                 break
         return outcomes
 
-    async def _posted(self, hook: _Hook, key: str, body: bytes) -> Outcome:
-        """What one request came to. Raises as `HttpClient.fetch`."""
+    async def _posted(self, hook: _Hook, key: str, passed: str | None, body: bytes) -> Outcome:
+        """What one request came to. Raises as `HttpClient.fetch`.
+
+        `passed`: how many hooks the mail has come through; None: it was no hook's.
+        """
         settings = hook.settings
         timestamp = str(int(time.time()))
         headers = {
@@ -174,6 +184,8 @@ class WebhookTransport:
             "Idempotency-Key": key,
             "X-Waypost-Timestamp": timestamp,
         }
+        if passed is not None:
+            headers[HOOKS_HEADER] = passed
         if settings.secret is not None:
             headers["X-Waypost-Signature"] = signature(settings.secret, timestamp, body)
         try:

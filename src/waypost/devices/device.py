@@ -31,7 +31,7 @@ _NOWHERE = frozenset({"direct", "discard", "reject"})
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """Hours of each day in which nobody minds silence, by the hub's local time."""
+    """Hours of each day, by the hub's local time."""
 
     from_minute: int  # of the day
     to_minute: int  # may be smaller: then the next day's
@@ -44,10 +44,10 @@ class Quiet:
         for moment in (begin, end):
             match = _CLOCK.fullmatch(moment.strip())
             if match is None:
-                raise ValueError(f"quiet {text!r}: expected hours as 22:00-06:00")
+                raise ValueError(f"{text!r}: expected hours as 22:00-06:00")
             minutes.append(int(match[1]) * 60 + int(match[2]))
         if minutes[0] == minutes[1]:
-            raise ValueError(f"quiet {text!r}: it begins when it ends")
+            raise ValueError(f"{text!r}: it begins when it ends")
         return cls(*minutes)
 
     def __str__(self) -> str:
@@ -75,7 +75,8 @@ class DeviceSettings:
     kind: str | None = None
     mailbox: str | None = None  # an id, for mail to addresses of ours without one
     expect_s: float | None = None  # mail comes at least this often
-    quiet: Quiet | None = None
+    quiet: Quiet | None = None  # nobody minds its silence in these hours
+    hush: Quiet | None = None  # its notifications wait for the end of these hours
     failure: tuple[str, ...] = ()
     success: tuple[str, ...] = ()
     alarm: Target | None = None  # None: the mailbox of postmaster
@@ -103,6 +104,7 @@ class DeviceSettings:
             "mailbox": self.mailbox,
             "expect_s": self.expect_s,
             "quiet": None if self.quiet is None else str(self.quiet),
+            "hush": None if self.hush is None else str(self.hush),
             "failure": list(self.failure) or None,
             "success": list(self.success) or None,
             "alarm": None if self.alarm is None else str(self.alarm),
@@ -161,6 +163,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "mailbox": partial(_text, key="mailbox"),
     "expect_s": _expect,
     "quiet": lambda value: Quiet.parse(_text(value)),
+    "hush": lambda value: Quiet.parse(_text(value)),
     "failure": _words,
     "success": _words,
     "alarm": _alarm,
@@ -181,6 +184,8 @@ class Device:
     mail_at: float | None = None  # None: it has never brought mail
     sessions: int = 0
     messages: int = 0
+    held_back: int = 0  # of these, by storm control or for the hush
+    duplicates: int = 0  # of these, the same as one before
     sender: str = ""  # of the last message
     subject: str = ""
     helo: str = ""
@@ -231,4 +236,5 @@ class Device:
 _SEEN = (
     *("first_at", "last_at", "mail_at", "sessions", "messages", "sender", "subject", "helo"),
     *("protocol", "tls", "quirks", "is_silent", "is_failing"),
+    *("held_back", "duplicates"),
 )

@@ -22,6 +22,7 @@ from waypost.devices.names import slug
 from waypost.errors import WaypostError
 from waypost.mail.address import IPAddress, as_value
 from waypost.mail.message import QueuedMessage, decoded_fields
+from waypost.mail.standing import is_duplicate
 from waypost.observe import Log
 from waypost.smtp.quirks import Quirk, quirk_words
 from waypost.tls.kept import KeptUnavailable, kept
@@ -101,6 +102,10 @@ class Registry:
             raise NoSuchDevice(f"there is no device {text!r}; see: waypost device list")
         return device
 
+    def at(self, ip: IPAddress) -> Device | None:
+        """By address; None: it is not known."""
+        return self._devices.get(ip)
+
     def _ip_of(self, text: str) -> IPAddress | None:
         """The address meant by itself or by a name of the configuration; None: by neither."""
         addresses = [
@@ -157,6 +162,7 @@ class Registry:
         if device is None:
             return  # a stranger, or one that has been forgotten meanwhile
         device.messages += 1
+        device.duplicates += is_duplicate(message.prepend)
         device.last_at = device.mail_at = message.accepted_at
         device.waited_from = time.monotonic()
         reverse_path = message.envelope.reverse_path

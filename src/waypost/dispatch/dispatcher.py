@@ -12,19 +12,22 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from waypost.delivery.pace import FALLBACK_S, Pace, Paces
 from waypost.delivery.transport import DeliveryJob, Transport, deferred, reply_to
 from waypost.delivery.unknown import UnknownTransport
+from waypost.dispatch.destination import Destination
+from waypost.dispatch.digests import Digests
 from waypost.dispatch.reports import Reporter
+from waypost.dispatch.storms import Storms
 from waypost.dns.resolver import ResolverUnavailable
 from waypost.errors import NoWay, PeerUnreachable, PermanentError, TemporaryError
 from waypost.http.client import HttpFailed
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient, QueueId
-from waypost.mail.message import QueuedMessage
+from waypost.mail.message import Content, QueuedMessage
 from waypost.mail.outgoing import SIGNATURE_BROKEN
 from waypost.mail.reply import Reply
 from waypost.oauth.keeper import LoginLost
@@ -37,7 +40,6 @@ from waypost.routing.targets import Target, parse_target
 # Messages under way at once; the rest waits in the store, so memory stays flat.
 MAX_ACTIVE = 2_000
 LEASE_BATCH = 200
-FIRST_WINDOW = 5
 # After a failed connect the destination is left alone this long; its mail is deferred unasked.
 DOWN_S = 30.0
 # When all places are taken, mail that waits for a host from which nothing has come back for this
@@ -53,46 +55,6 @@ _SILENT_FAILURE = deferred("Delivery failed for a reason the log has")
 _STALLED = deferred("The next host is slow to answer, and other mail had to go first", (4, 2))
 
 
-class _Destination:
-    """Jobs that share a next hop."""
-
-    __slots__ = (
-        "answered_at",
-        "down_reply",
-        "down_until",
-        "key",
-        "pace",
-        "running",
-        "transport",
-        "waiting",
-        "wake",
-        "window",
-    )
-
-    def __init__(self, key: str, transport: Transport, pace: Pace | None) -> None:
-        self.key = key
-        self.transport = transport
-        self.pace = pace  # None: mail goes as it comes
-        self.wake: asyncio.TimerHandle | None = None  # None: nothing waits for its minute
-        self.waiting: deque[DeliveryJob] = deque()
-        self.running = 0
-        self.window = min(FIRST_WINDOW, self.limit)
-        self.answered_at = time.monotonic()  # when an attempt has ended last, or its creation
-        self.down_until = 0.0  # monotonic
-        self.down_reply: Reply | None = None  # None: not known to be down
-
-    @property
-    def limit(self) -> int:
-        """How large the window may become."""
-        limit = None if self.pace is None else self.pace.settings.connections
-        return min(self.transport.window(), limit or MAX_ACTIVE)
-
-    @property
-    def is_down(self) -> bool:
-        """True while its mail is deferred unasked."""
-        return self.down_reply is not None and time.monotonic() < self.down_until
-
-
 class Dispatcher:
     """Moves mail from the store to the transports."""
 
@@ -103,9 +65,11 @@ class Dispatcher:
         reporter: Reporter,
         retry: Callable[[], RetrySettings],
         paces: Paces,
+        storms: Storms,
+        share: Callable[[Content, QueueId], Awaitable[Content]],
         log: Log,
     ) -> None:
-        """`transports` is keyed by the kind of target."""
+        """`transports` is keyed by the kind of target; `share` keeps content for another mail."""
         self._store = store
         self._transports = transports
         self._unknown = UnknownTransport()
@@ -113,11 +77,20 @@ class Dispatcher:
         self._retry = retry
         self._paces = paces
         self._log = log
-        self._destinations: dict[str, _Destination] = {}
+        self._destinations: dict[str, Destination] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs_left: dict[QueueId, int] = {}  # of messages under way
         self._room = asyncio.Event()
         self._is_stopping = False
+        self._storms = storms
+        self._digests = Digests(
+            *(store, storms),
+            share=share,
+            release=self._distribute,
+            start=self._start,
+            postmaster=reporter.postmaster,
+            log=log,
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -145,6 +118,7 @@ class Dispatcher:
     async def drain(self, limit_s: float) -> None:
         """Start nothing new, and let what is under way end within `limit_s`."""
         self._is_stopping = True
+        self._digests.stop()
         for destination in self._destinations.values():
             destination.waiting.clear()  # still leased in the store: due again at the next start
         if self._tasks:
@@ -173,8 +147,51 @@ class Dispatcher:
         return len(self._jobs_left)
 
     def _assign(self, message: QueuedMessage) -> None:
+        if not self._storms.concerns(message):
+            self._distribute(message, message.recipients)
+        elif self._storms.depends_on_words(message, time.time()):
+            self._add_jobs(message, 1)
+            self._start(self._sift_by_words(message))
+        else:
+            self._sift(message, is_failure=False)
+
+    async def _sift_by_words(self, message: QueuedMessage) -> None:
+        try:
+            is_failure = await self._storms.says_failure(message)
+        except TemporaryError:
+            is_failure = True  # its transports will say what is wrong with it
+        except Exception as error:
+            self._log.event("bug", id=message.queue_id, task="storms", why=repr(error))
+            is_failure = True
+        self._sift(message, is_failure=is_failure)
+        self._end_job(message.queue_id)
+
+    def _sift(self, message: QueuedMessage, *, is_failure: bool) -> None:
+        """Hand on what may go now; the rest waits, or is finished."""
+        now = time.time()
+        sifted = self._storms.sift(message, now, is_failure=is_failure)
+        for recipient in sifted.due:
+            self._digests.add(message, recipient)
+        if sifted.results:
+            self._add_jobs(message, 1)
+            self._offer(Settlement(message, sifted.results, now))
+        if sifted.passed:
+            self._distribute(message, sifted.passed)
+
+    def _add_jobs(self, message: QueuedMessage, count: int) -> None:
+        queue_id = message.queue_id
+        self._jobs_left[queue_id] = self._jobs_left.get(queue_id, 0) + count
+
+    def _end_job(self, queue_id: QueueId) -> None:
+        self._jobs_left[queue_id] -= 1
+        if not self._jobs_left[queue_id]:
+            del self._jobs_left[queue_id]
+            self._room.set()
+
+    def _distribute(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> None:
+        """Let recipients wait for the transports of their targets."""
         groups: dict[str, tuple[Transport, Target, list[QueuedRecipient]]] = {}
-        for recipient in message.recipients:
+        for recipient in recipients:
             try:
                 target = parse_target(recipient.target)
                 transport = self._transports[target.kind]
@@ -187,20 +204,19 @@ class Dispatcher:
                 groups[key] = (transport, target, [recipient])
             else:
                 group[2].append(recipient)
-        queue_id = message.queue_id
-        self._jobs_left[queue_id] = self._jobs_left.get(queue_id, 0) + len(groups)
-        for key, (transport, target, recipients) in groups.items():
-            job = DeliveryJob(message, recipients, target)
+        self._add_jobs(message, len(groups))
+        for key, (transport, target, together) in groups.items():
+            job = DeliveryJob(message, together, target)
             self._place(job, self._destination(key, transport, target))
 
-    def _destination(self, key: str, transport: Transport, target: Target) -> _Destination:
+    def _destination(self, key: str, transport: Transport, target: Target) -> Destination:
         destination = self._destinations.get(key)
         if destination is None:
             pace = self._paces.of(target)
-            destination = self._destinations[key] = _Destination(key, transport, pace)
+            destination = self._destinations[key] = Destination(key, transport, pace)
         return destination
 
-    def _place(self, job: DeliveryJob, destination: _Destination) -> None:
+    def _place(self, job: DeliveryJob, destination: Destination) -> None:
         """Let a job wait for its turn: here, by another relay, or in the store."""
         pace = destination.pace
         if pace is not None:
@@ -216,7 +232,7 @@ class Dispatcher:
         destination.waiting.append(job)
         self._pump(destination)
 
-    def _can_take(self, destination: _Destination) -> bool:
+    def _can_take(self, destination: Destination) -> bool:
         pace = destination.pace
         return not destination.is_down and (
             pace is None or pace.delay_s(len(destination.waiting), is_new=True) <= FALLBACK_S
@@ -242,7 +258,7 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _pump(self, destination: _Destination) -> None:
+    def _pump(self, destination: Destination) -> None:
         while destination.running < destination.window:
             first = self._next(destination)
             if first is None:
@@ -250,7 +266,7 @@ class Dispatcher:
             destination.running += 1
             self._start(self._work(destination, first))
 
-    def _next(self, destination: _Destination) -> DeliveryJob | None:
+    def _next(self, destination: Destination) -> DeliveryJob | None:
         """The job whose turn it is; None: there is none, or it has to wait."""
         if not destination.waiting:
             return None
@@ -270,7 +286,7 @@ class Dispatcher:
             pace.take()
         return destination.waiting.popleft()
 
-    def _awake(self, destination: _Destination) -> None:
+    def _awake(self, destination: Destination) -> None:
         destination.wake = None
         self._pump(destination)
 
@@ -278,7 +294,7 @@ class Dispatcher:
         """Back to the store, where it waits without having failed."""
         await self._settle(job, [_outcome(why)] * len(job.recipients), time.time() + delay_s)
 
-    async def _work(self, destination: _Destination, first: DeliveryJob) -> None:
+    async def _work(self, destination: Destination, first: DeliveryJob) -> None:
         """Carry the destination's jobs one after the other until none waits."""
         job: DeliveryJob | None = first
         while job is not None:
@@ -297,11 +313,11 @@ class Dispatcher:
             else:
                 self._forget(destination)
 
-    def _forget(self, destination: _Destination) -> None:
+    def _forget(self, destination: Destination) -> None:
         if not destination.running and not destination.waiting:
             self._destinations.pop(destination.key, None)
 
-    async def _attempt(self, destination: _Destination, job: DeliveryJob) -> list[Outcome] | None:
+    async def _attempt(self, destination: Destination, job: DeliveryJob) -> list[Outcome] | None:
         """Try once; None: the job has gone to another relay instead."""
         pace = destination.pace
         if destination.is_down:
@@ -351,13 +367,13 @@ class Dispatcher:
         outcome = _outcome(reply)._replace(is_ours_to_mend=is_ours_to_mend)
         return [outcome] * len(job.recipients)
 
-    def _widen(self, destination: _Destination) -> None:
+    def _widen(self, destination: Destination) -> None:
         if destination.window < destination.limit:
             destination.window += 1
             self._pump(destination)
 
     def _paced(
-        self, destination: _Destination, pace: Pace, job: DeliveryJob, outcomes: list[Outcome]
+        self, destination: Destination, pace: Pace, job: DeliveryJob, outcomes: list[Outcome]
     ) -> list[Outcome] | None:
         """What a relay's replies come to; None: the job has gone to another relay instead."""
         retry = self._retry()
@@ -460,11 +476,7 @@ class Dispatcher:
                 self._log.event("settle-failed", id=settlement.message.queue_id, why=error)
                 asyncio.get_running_loop().call_later(SETTLE_AGAIN_S, self._offer, settlement)
                 return
-            queue_id = settlement.message.queue_id
-            self._jobs_left[queue_id] -= 1
-            if not self._jobs_left[queue_id]:
-                del self._jobs_left[queue_id]
-                self._room.set()
+            self._end_job(settlement.message.queue_id)
 
         future.add_done_callback(settled)
 

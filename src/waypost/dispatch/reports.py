@@ -102,6 +102,10 @@ class Reporter:
                 reports.append(report)
         return reports
 
+    def postmaster(self, message: QueuedMessage) -> Address:
+        """Whom mail of the hub's own about a message is from."""
+        return Address("postmaster", self._table().own_domain(message.arrival))
+
     async def _report(
         self,
         message: QueuedMessage,

@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from waypost.errors import AddressError, QueueFull, StoreLost, TemporaryError
+from waypost.intake.duplicates import DEDUPE_S, Duplicates
 from waypost.intake.senders import Senders
 from waypost.mail import reply as replies
 from waypost.mail.address import Address, AddressLiteral, ip_text, parse_literal
@@ -26,6 +27,7 @@ from waypost.mail.envelope import (
     Recipient,
     sender_is_proven,
 )
+from waypost.mail.fingerprint import Fingerprint, has_dedupe
 from waypost.mail.header_filter import HeaderFilter
 from waypost.mail.message import (
     MAX_RECEIVED,
@@ -37,6 +39,7 @@ from waypost.mail.message import (
     trace_name,
 )
 from waypost.mail.reply import Reply
+from waypost.mail.standing import duplicate_field
 from waypost.mail.submission import missing_fields
 from waypost.net.interfaces import OwnAddresses
 from waypost.observe import Log
@@ -82,6 +85,7 @@ class Transaction:
         "arrival",
         "envelope",
         "filter",
+        "fingerprint",
         "is_submission",
         "queue_id",
         "recipients",
@@ -105,6 +109,7 @@ class Transaction:
         self.reports_allowed = reports_allowed
         self.results = results
         self.filter: HeaderFilter | None = None  # None: the content is not in its header
+        self.fingerprint: Fingerprint | None = None  # None: nobody asks whether it was here before
         self.recipients: list[_Taken] = []
         self.queue_id = QueueId("")
         self.writer: ContentWriter | None = None  # None: no content asked for yet, or refused
@@ -117,6 +122,8 @@ class Transaction:
             piece = self.filter.feed(piece)
             if self.filter.is_done:
                 self.filter = None
+        if self.fingerprint is not None:
+            self.fingerprint.update(piece)
         return self.writer.write(piece)
 
     @property
@@ -144,6 +151,7 @@ class Acceptance:
         hostname: str | None,
         senders: Senders,
         on_received: OnReceived,
+        duplicates: Duplicates,
         log: Log,
     ) -> None:
         """`table` and `hostname` may be replaced while running (reload)."""
@@ -152,6 +160,7 @@ class Acceptance:
         self._spool = spool
         self._own = own
         self._on_received = on_received
+        self._duplicates = duplicates
         self._log = log
         self.table = table
         self.hostname = hostname
@@ -228,6 +237,8 @@ class Acceptance:
         transaction.filter = HeaderFilter(
             partial(self._is_our_name, transaction.arrival), without_bcc=transaction.is_submission
         )
+        if transaction.arrival.trusted and self._looks_for_duplicates(transaction):
+            transaction.fingerprint = Fingerprint()
         return replies.START_CONTENT
 
     def finish(self, transaction: Transaction, ended: ContentEnded, answer: Answer) -> None:
@@ -239,7 +250,10 @@ class Acceptance:
             answer(self._refused_content(transaction, refusal or replies.STORE_AWAY))
             return
         if transaction.filter is not None:
-            writer.write(transaction.filter.end())
+            rest = transaction.filter.end()
+            writer.write(rest)
+            if transaction.fingerprint is not None:
+                transaction.fingerprint.update(rest)
         transaction.writer = None
         content = writer.finish()
         if isinstance(content, InlineContent):
@@ -274,10 +288,13 @@ class Acceptance:
             answer(self._refused_content(transaction, refusal))
             return
         message = self._message(transaction, writer, content, section)
+        message, key = self._marked(transaction, message, head)
 
         def kept(done: asyncio.Future[None]) -> None:
             error = done.exception()
             if error is None:
+                if key is not None:
+                    self._duplicates.remember(key, message.queue_id, message.accepted_at)
                 self._log_received(message)
                 self._on_received(message, head)
                 answer(Reply(250, f"queued as {message.queue_id}", (0, 0)))
@@ -368,6 +385,46 @@ class Acceptance:
             recipients=tuple(queued),
             auth_results=results_text(results) if results else "",
         )
+
+    def _looks_for_duplicates(self, transaction: Transaction) -> bool:
+        """True when a route that takes the mail, or may yet, asks for them."""
+        wanted = self.table.duplicates_s
+        return bool(wanted) and any(
+            taken.routing.needs_content
+            or any(route.rule in wanted for route in taken.routing.routes)
+            for taken in transaction.recipients
+        )
+
+    def _marked(
+        self, transaction: Transaction, message: QueuedMessage, head: bytes
+    ) -> tuple[QueuedMessage, bytes | None]:
+        """The message, marked when the same was here before; else what to remember it by.
+
+        None beside a message without a mark: nobody will ask.
+        """
+        fingerprint, arrival = transaction.fingerprint, message.arrival
+        within_s = 0.0
+        if fingerprint is not None:
+            wanted = self.table.duplicates_s
+            asked = [wanted.get(queued.rule, 0.0) for queued in message.recipients]
+            within_s = max(asked, default=0.0)
+        elif not arrival.trusted or not has_dedupe(head):
+            return message, None
+        else:
+            fingerprint = Fingerprint()
+            fingerprint.update(head)
+        content = fingerprint.digest()
+        if fingerprint.dedupe is not None:
+            within_s = max(within_s, DEDUPE_S)
+            content = b"by key " + fingerprint.dedupe
+        if not within_s:
+            return message, None  # the content has ruled out the routes that asked
+        recipients = {str(queued.recipient.forward_path) for queued in message.recipients}
+        key = self._duplicates.key_of(content, arrival, recipients)
+        original = self._duplicates.original(key, message.accepted_at, within_s)
+        if original is None:
+            return message, key
+        return message._replace(prepend=message.prepend + duplicate_field(original)), None
 
     def _is_our_name(self, arrival: Arrival, authserv_id: str) -> bool:
         """True for whatever this hub calls itself in Authentication-Results, to any client."""

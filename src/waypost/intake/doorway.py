@@ -18,6 +18,7 @@ from collections.abc import Coroutine
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
+from waypost.intake.peeking import first_octets
 from waypost.intake.session import GOODBYE_S, HANDSHAKE_S, Caller, IncomingSession
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
@@ -238,7 +239,7 @@ class Doorway:
         try:
             if is_tls:
                 async with asyncio.timeout(HANDSHAKE_S):
-                    hello = await _first_octets(connected)
+                    hello = await first_octets(connected)
                 if not hello:
                     raise ConnectionAbortedError("the client went away")
                 if hello[0] != HANDSHAKE:
@@ -256,7 +257,10 @@ class Doorway:
         except OSError as error:
             connected.close()
             if is_tls:
-                listener.say_tls_failed(caller.client_ip, error, hello)
+                text = listener.say_tls_failed(caller.client_ip, error, hello)
+                visit = listener.visits.begin(caller.client_ip) if caller.is_trusted else None
+                if visit is not None:
+                    visit.note(text)
         except asyncio.CancelledError:
             connected.close()
             raise
@@ -351,31 +355,13 @@ class Doorway:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _readable(connected: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    is_readable = asyncio.Event()
-    loop.add_reader(connected, is_readable.set)
-    try:
-        await is_readable.wait()
-    finally:
-        loop.remove_reader(connected)
-
-
-async def _first_octets(connected: socket.socket) -> bytes:
-    """The first of what a client sends, and leave it there; empty: it has closed."""
-    while True:
-        await _readable(connected)
-        with contextlib.suppress(BlockingIOError):
-            return connected.recv(HELLO_BYTES, socket.MSG_PEEK)
-
-
 async def _read_header(connected: socket.socket) -> ProxyHeader | None:
     """The PROXY header, and nothing behind it; None: the proxy closed without a word."""
     reader = ProxyHeaderReader()
     octets = b""
     while reader.header is None:
         before = octets
-        octets = await _first_octets(connected)
+        octets = await first_octets(connected)
         if not octets:
             if before:
                 raise ConnectionAbortedError("it closed within its PROXY header")

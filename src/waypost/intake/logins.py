@@ -7,14 +7,14 @@ are checked by two threads at most, since each check is made to take memory and 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from waypost.accounts.accounts import Account, Accounts, folded
+from waypost.intake.guesses import Guesses, delay_of, forget_oldest
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.mail.reply import Reply
@@ -27,16 +27,10 @@ from waypost.smtp.sasl import Claim, PasswordClaim, ProofClaim, ScramKeys, Token
 CHECKS_AT_ONCE = 2
 # More that wait for their check are sent away.
 MAX_WAITING = 64
-# The first wrong guess costs this, each further one twice as much.
-FIRST_DELAY_S = 2.0
-MAX_DELAY_S = 15.0
 # A client with this many wrong guesses is sent away unheard; so are clients that are new to an
 # account with that many. One is forgiven each minute.
 MAX_GUESSES = 10
 MAX_GUESSES_AT_ACCOUNT = 100
-FORGIVEN_AFTER_S = 60.0
-# How many clients and accounts are remembered, each.
-REMEMBERED = 10_000
 
 Answer = Callable[[Account | None, Reply], None]
 
@@ -63,8 +57,8 @@ class Logins:
         self._checkers = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="passwords")
         self._verifying: set[asyncio.Task[Account | None]] = set()
         self._waiting = 0
-        self._clients = _Guesses()
-        self._names = _Guesses()
+        self._clients = Guesses()
+        self._names = Guesses()
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def offer(self, *, needs_tls: bool) -> LoginOffer | None:
@@ -157,12 +151,12 @@ class Logins:
         if account is not None:
             self._clients.forgive(key)
             self._known[(name, key)] = None
-            _forget_oldest(self._known, (name, key))
+            forget_oldest(self._known, (name, key))
             self._log.event("login", client=client, listener=listener, account=account.name)
             answer(account, replies.LOGGED_IN)
             return
         guesses = max(self._clients.add(key), self._names.add(name))
-        delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** (guesses - 1))
+        delay_s = delay_of(guesses)
         self._log.event(
             "login-failed",
             client=client,
@@ -171,29 +165,3 @@ class Logins:
             delay_s=f"{delay_s:.0f}",
         )
         asyncio.get_running_loop().call_later(delay_s, answer, None, replies.LOGIN_REFUSED)
-
-
-class _Guesses:
-    """Wrong guesses, by client or by account; each is forgiven after a while."""
-
-    def __init__(self) -> None:
-        self._counts: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
-
-    def count(self, key: Hashable) -> int:
-        guesses, since = self._counts.get(key, (0, 0.0))
-        return max(0, guesses - int((time.monotonic() - since) / FORGIVEN_AFTER_S))
-
-    def add(self, key: Hashable) -> int:
-        guesses = self.count(key) + 1
-        self._counts[key] = (guesses, time.monotonic())
-        _forget_oldest(self._counts, key)
-        return guesses
-
-    def forgive(self, key: Hashable) -> None:
-        self._counts.pop(key, None)
-
-
-def _forget_oldest(memory: OrderedDict[Any, Any], newest: Hashable) -> None:
-    memory.move_to_end(newest)
-    if len(memory) > REMEMBERED:
-        memory.popitem(last=False)

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from waypost.devices.names import DeviceNames
 from waypost.intake.acceptance import Acceptance
+from waypost.intake.duplicates import Duplicates
 from waypost.intake.senders import Senders
 from waypost.mail import reply as replies
 from waypost.mail.address import Address
@@ -89,6 +91,7 @@ async def rehearse(
             hostname=hostname,
             senders=senders,
             on_received=lambda message, head: None,
+            duplicates=Duplicates(DeviceNames),  # nothing came before
             log=log,
         )
         try:

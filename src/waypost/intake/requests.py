@@ -21,6 +21,10 @@ _KEYS = (
     *("to", "route", "from", "subject", "text", "html", "attachments"),
     *("priority", "dedupe_key", "transaction"),
 )
+# Each value is an object of its own in memory, and "[]," takes three octets on the way.
+_MAX_VALUES = 2_000_000
+_BEFORE_VALUES = (b",", b"[", b"{")
+
 _BLANKS = re.compile(r"\s+")
 
 
@@ -67,6 +71,8 @@ def read_request(octets: bytes) -> SendRequest:
 
 def read_json(octets: bytes) -> Any:
     """Any value of JSON in UTF-8. Raises RequestRefused."""
+    if sum(map(octets.count, _BEFORE_VALUES)) > _MAX_VALUES:
+        raise RequestRefused("expected JSON of fewer values")
     try:
         return json.loads(octets.decode("utf-8"))
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ events to acceptance, and all replies of one batch out in one write.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import sys
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from waypost.accounts.accounts import Account
 from waypost.devices.visits import Visit
 from waypost.intake.acceptance import Transaction
+from waypost.intake.peeking import first_octets
 from waypost.mail import reply as replies
 from waypost.mail.address import IPAddress
 from waypost.mail.envelope import Arrival
@@ -89,6 +91,7 @@ class IncomingSession(asyncio.Protocol):
         "_is_trusted",
         "_listener",
         "_local_ip",
+        "_peeked",
         "_received_bytes",
         "_session",
         "_since",
@@ -124,6 +127,7 @@ class IncomingSession(asyncio.Protocol):
         self._content_from: tuple[float, int] | None = None
         self._tls: str | None = None  # None: in clear
         self._early: bytearray | None = None  # None: no handshake is under way
+        self._peeked: socket.socket | None = None  # None: no handshake is waited for
         self._arrival: Arrival | None = None  # None: no MAIL yet
         self._transaction: Transaction | None = None
         self._visit: Visit | None = None  # None: not a device's, as far as is known
@@ -240,6 +244,9 @@ class IncomingSession(asyncio.Protocol):
 
     def _end(self) -> None:
         self._listener.forget(self)
+        if self._peeked is not None:
+            with contextlib.suppress(OSError):  # the client may have closed it
+                self._peeked.shutdown(socket.SHUT_RDWR)
         if self._is_counted and self._client_ip is not None:
             self._is_counted = False
             self._listener.visitors.leave(self._client_ip)
@@ -390,9 +397,13 @@ class IncomingSession(asyncio.Protocol):
 
     async def encrypt(self, context: ssl.SSLContext) -> None:
         """Go on over TLS, or not at all."""
+        hello = b""
         try:
             if self._transport.is_closing() or self._early:
                 raise ConnectionAbortedError("it closed, or went on in clear")
+            hello = await self._hello()
+            if self._transport.is_closing():
+                raise ConnectionAbortedError("it closed in the handshake")
             transport = await asyncio.get_running_loop().start_tls(
                 *(self._transport, self, context),
                 server_side=True,
@@ -402,9 +413,9 @@ class IncomingSession(asyncio.Protocol):
             if transport is None or self._session.phase is Phase.CLOSED:
                 raise ConnectionAbortedError("it closed in the handshake")
         except OSError as error:  # and ssl.SSLError, ConnectionError, TimeoutError with it
-            self._listener.say_tls_failed(self._client_ip, error)
+            text = self._listener.say_tls_failed(self._client_ip, error, hello)
             if self._visit is not None:
-                self._visit.note("the TLS handshake failed; the log says why")
+                self._visit.note(text)
             self._transport.abort()
             self._end()  # asyncio does not say so of a connection that ends in its handshake
             return
@@ -418,6 +429,19 @@ class IncomingSession(asyncio.Protocol):
         early, self._early = bytes(self._early or b""), None
         if early:
             self.data_received(early)
+
+    async def _hello(self) -> bytes:
+        """The first of the client's part of the handshake, which TLS reads afterwards: it does not
+        tell what was offered when nothing comes of it.
+        """
+        # A descriptor of our own: the transport lets nobody look at its.
+        self._peeked = self._transport.get_extra_info("socket").dup()
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                return await first_octets(self._peeked)
+        finally:
+            self._peeked.close()
+            self._peeked = None
 
     def _on_login(self, event: LoginRequested) -> None:
         assert self._client_ip is not None  # by a Unix socket nobody logs in

@@ -25,7 +25,7 @@ from waypost.net.networks import Networks
 from waypost.observe import Log
 from waypost.smtp.events import LoginOffer, ServerSettings
 from waypost.smtp.sasl import ScramKeys
-from waypost.tls.hello import offered_versions
+from waypost.tls.hello import is_old, offered_versions
 
 # All sessions of a listener are looked at this often; nothing needs to be more exact.
 SWEEP_S = 5.0
@@ -144,7 +144,7 @@ class SmtpListener:
             host, port = split_bind(bind)
             try:
                 listening = self._listen_unix(host) if not port and host[0] == "/" else None
-                listening = listening or _listen(host, port)
+                listening = listening or listen_at(host, port)
             except OSError as error:
                 raise OSError(
                     error.errno,
@@ -241,15 +241,24 @@ class SmtpListener:
         """Nothing is said before TLS (RFC 8314 §3)."""
         return self.tls is not None and self.settings.tls == "implicit"
 
-    def say_tls_failed(self, client: IPAddress | None, error: OSError, hello: bytes = b"") -> None:
-        """Log a handshake that came to nothing, with what the client offered."""
+    def say_tls_failed(self, client: IPAddress | None, error: OSError, hello: bytes) -> str:
+        """Log a handshake that came to nothing, with what the client offered; the same in words,
+        for people.
+        """
         why = (
             getattr(error, "reason", None) or error.strerror or str(error) or "the client went away"
         )
-        offered = " ".join(offered_versions(hello)) or None
+        versions = offered_versions(hello)
+        offered = " ".join(versions) or None
         self.log.event(
             "tls-failed", client=client, listener=self.settings.name, why=why, offered=offered
         )
+        text = f"the TLS handshake failed: {why}"
+        if offered is not None:
+            text += f"; the client offers TLS {offered}"
+        if is_old(versions) and self.settings.tls_profile != "legacy":
+            text += '; a listener with tls_profile = "legacy" for its network would help'
+        return text
 
     def heard_hello(self, client: IPAddress) -> None:
         """A client said a TLS hello where it cannot be answered.
@@ -330,7 +339,8 @@ class SmtpListener:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen_at(host: str, port: int) -> socket.socket:
+    """A socket bound to an IP address. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:

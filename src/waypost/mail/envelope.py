@@ -64,6 +64,8 @@ class Envelope(NamedTuple):
 
 # What stands for the listener of the hub's own reports.
 REPORT = "(report)"
+# And of what it sends for mail that was held back.
+STORM = "(storm)"
 
 
 class Arrival(NamedTuple):
@@ -101,6 +103,7 @@ class OutcomeKind(StrEnum):
     DEFERRED = "deferred"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SUPPRESSED = "suppressed"  # another stands for it: a digest, or the same mail before
 
 
 class Hop(NamedTuple):

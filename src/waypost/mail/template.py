@@ -44,13 +44,18 @@ class Template:
         return cls(text)
 
     def fill(self, values: Mapping[str, object]) -> str:
-        """The text with these values, by name; what a tree does not have is empty."""
+        """The text with these values, by name; what a tree does not have is empty.
+
+        A value may stand under a whole dotted name, too: then nothing is looked for below it.
+        """
         template = _Dotted(self.text)
         found = {name: _words(_value(values, name)) for name in template.get_identifiers()}
         return template.substitute(found)
 
 
 def _value(values: Mapping[str, object], name: str) -> object:
+    if name in values:
+        return values[name]
     first, *path = name.split(".")
     value = values.get(first)
     for step in path:

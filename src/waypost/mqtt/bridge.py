@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 from waypost.dns.resolver import Resolver
@@ -17,7 +18,8 @@ from waypost.errors import PeerUnreachable, TemporaryError
 from waypost.mqtt import topics
 from waypost.mqtt.broker import Broker
 from waypost.mqtt.happening import Happening, messages_of, note
-from waypost.mqtt.message import Message
+from waypost.mqtt.inbound import Purpose, filters_of, purpose_of
+from waypost.mqtt.message import Message, Received
 from waypost.mqtt.notes import MAX_DEVICES, NOTES_FILE, Noted, Notes
 from waypost.mqtt.settings import MqttSettings
 from waypost.net.gate import Gate
@@ -47,11 +49,14 @@ class Bridge:
         *,
         resolver: Callable[[], Resolver],
         on_back: Callable[[], None],
+        on_mail: Callable[[Received, Purpose, MqttSettings], None],
         web_url: Callable[[], str | None],
         log: Log,
     ) -> None:
-        """`on_back` is called when mail had to wait and there is a session again; `web_url` says
-        where the hub's web page is.
+        """`on_back` is called when mail had to wait and there is a session again.
+
+        `on_mail` takes messages that become mail, and has them acknowledged; `web_url` says where
+        the hub's web page is.
         """
         self._web_url = web_url
         self._log = log
@@ -62,12 +67,13 @@ class Bridge:
         self._on_back = on_back
         self._lost_logins: tuple[str, ...] = ()
         self._silent: frozenset[str] = frozenset()  # slugs
+        self._on_mail = on_mail
         self._has_deferred = True  # mail may wait for a session, also since an earlier run
         self._broker = Broker(
             gate,
             resolver=resolver,
             on_connected=self._connected,
-            on_message=self._heard,
+            on_message=self._received,
             log=log,
         )
 
@@ -109,6 +115,8 @@ class Bridge:
             else:
                 self._remove(device)
         self.note_silence(silent())
+        # Before the broker knows: so whatever it still has of us can be taken back.
+        notes.filters = sorted({*notes.filters, *_filters(settings)})
         notes.touch()
         await self._save()
         self._settings = settings
@@ -207,6 +215,15 @@ class Bridge:
             self._has_deferred = True
             raise
 
+    def say(self, message: Message) -> None:
+        """Publish, without waiting: what cannot be said now is not said."""
+        if self.takes(len(message.payload) + len(message.correlation or b"")):
+            self._publish(message)
+
+    async def connect_again(self) -> None:
+        """See Broker.connect_again."""
+        await self._broker.connect_again()
+
     async def close(self) -> None:
         """Say farewell, and write down what has changed."""
         await self._broker.leave()
@@ -273,6 +290,7 @@ class Bridge:
         self._switch_off(settings)
         if settings.discovery:
             self._broker.subscribe(topics.status_topic(settings.discovery))
+        self._subscribe(settings)
         self._say_all(settings)
         if self._has_deferred:
             self._has_deferred = False
@@ -289,6 +307,35 @@ class Bridge:
             self._publish(self._state(device, settings))
             for kind in device.kinds:
                 self._publish(topics.kind_state(base, device, kind, is_retained=kept))
+
+    def _subscribe(self, settings: MqttSettings) -> None:
+        """To what becomes mail; what was subscribed to before and is not wanted now ends."""
+        notes, wanted = self._notes, _filters(settings)
+        if not self._broker.is_resumed:
+            notes.filters = wanted
+            notes.touch()
+        for topic_filter in set(notes.filters) - set(wanted):
+            with contextlib.suppress(PeerUnreachable):
+                self._broker.hear_no_more(topic_filter).add_done_callback(
+                    partial(self._unsubscribed, topic_filter)
+                )
+        for topic_filter, qos in filters_of(settings).items():
+            self._broker.hear_others(topic_filter, qos)
+
+    def _unsubscribed(self, topic_filter: str, ended: asyncio.Future[None]) -> None:
+        if _is_good(ended) and topic_filter in self._notes.filters:
+            self._notes.filters.remove(topic_filter)
+            self._notes.touch()
+            self._changed.set()
+
+    def _received(self, received: Received) -> None:
+        settings = self._settings
+        purpose = None if settings is None else purpose_of(settings, received.topic)
+        if settings is None or purpose is None or received.was_kept:
+            received.acknowledge()
+        else:
+            self._on_mail(received, purpose, settings)
+        self._heard(received.topic, received.payload, received.was_kept)
 
     def _heard(self, topic: str, payload: bytes, was_kept: bool) -> None:
         """Home Assistant has come up; one that was up before has been told at connecting."""
@@ -326,7 +373,7 @@ class Bridge:
             why = str(error) or f"it did not take all of it within {FAREWELL_S:.0f} s"
             self._left_behind(str(old.url), why)
         else:
-            await self._broker.leave(is_said=True)
+            await self._broker.leave(for_good=True, is_said=True)
             notes.gone.clear()
         notes.broker = ""
         notes.touch()
@@ -397,6 +444,12 @@ class Bridge:
             await self._notes.save()
         except TemporaryError as error:
             self._log.event("mqtt-notes-trouble", why=error)
+
+
+def _filters(settings: MqttSettings) -> list[str]:
+    """All a session of these settings is subscribed to."""
+    own = [topics.status_topic(settings.discovery)] if settings.discovery else []
+    return [*own, *filters_of(settings)]
 
 
 def _is_good(ended: asyncio.Future[None]) -> bool:

@@ -16,7 +16,7 @@ from waypost.dns.addresses import addresses_of
 from waypost.dns.resolver import Resolver
 from waypost.errors import ConnectForbidden, PeerUnreachable, TemporaryError
 from waypost.mail.address import Domain
-from waypost.mqtt.message import Message, PublishRefused
+from waypost.mqtt.message import Message, PublishRefused, Received
 from waypost.mqtt.settings import BrokerUrl, MqttSettings
 from waypost.net.gate import Gate, Origin, connect
 from waypost.observe import Log
@@ -48,7 +48,7 @@ class Broker:
         *,
         resolver: Callable[[], Resolver],
         on_connected: Callable[[], None],
-        on_message: Callable[[str, bytes, bool], None],
+        on_message: Callable[[Received], None],
         log: Log,
     ) -> None:
         """`on_connected` is called on the loop before anybody else can publish."""
@@ -76,11 +76,17 @@ class Broker:
         """Octets the broker takes at once; None: it has not said."""
         return None if self._session is None else self._session.max_packet
 
+    @property
+    def is_resumed(self) -> bool:
+        """True when the broker knew us, and still has what we subscribed to."""
+        return self._session is not None and self._session.is_resumed
+
     async def configure(self, settings: MqttSettings | None, client_id: str, will: Message) -> None:
         """Connect to this broker from now on; None: to none."""
-        if settings == self._settings:
+        old = self._settings
+        if settings == old:
             return
-        await self.leave()
+        await self.leave(for_good=old is not None and _is_elsewhere(old, settings))
         self._settings, self._client_id, self._will = settings, client_id, will
         if settings is None:
             self._wanted.clear()
@@ -156,8 +162,30 @@ class Broker:
         if self._session is not None:
             self._session.subscribe(topic)
 
-    async def leave(self, *, is_said: bool = False) -> None:
-        """End the session in good order, saying what the will would, unless that `is_said`."""
+    def hear_others(self, topic_filter: str, qos: int) -> None:
+        """As Session.hear_others, for this session; the log has a refusal."""
+        if self._session is not None:
+            with contextlib.suppress(PeerUnreachable):
+                result = self._session.hear_others(topic_filter, qos)
+                result.add_done_callback(self._note_refusal)
+
+    def hear_no_more(self, topic_filter: str) -> asyncio.Future[None]:
+        """As Session.hear_no_more."""
+        if self._session is None:
+            raise PeerUnreachable("no session with the MQTT broker", never_connected=True)
+        return self._session.hear_no_more(topic_filter)
+
+    async def connect_again(self) -> None:
+        """So that the broker sends again what was not acknowledged."""
+        session = self._session
+        if session is not None:
+            await session.leave(GOODBYE_S)
+
+    async def leave(self, *, for_good: bool = False, is_said: bool = False) -> None:
+        """End the session in good order, saying what the will would, unless that `is_said`.
+
+        `for_good`: see Session.leave.
+        """
         session = self._session
         if session is None:
             return
@@ -170,7 +198,7 @@ class Broker:
             except (TimeoutError, TemporaryError):
                 session.end("ended")  # then the broker says it: the will
                 return
-        await session.leave(GOODBYE_S)
+        await session.leave(GOODBYE_S, for_good=for_good)
 
     async def _open(self, settings: MqttSettings) -> Session:
         # paho takes a while to load, which hubs without a broker need not wait for.
@@ -240,6 +268,10 @@ class Broker:
         if isinstance(error, PublishRefused) and str(error) not in self._refused:
             self._refused.add(str(error))
             self._log.event("mqtt-refused", why=error)
+
+
+def _is_elsewhere(old: MqttSettings, new: MqttSettings | None) -> bool:
+    return new is None or new.url != old.url
 
 
 def _context(settings: MqttSettings) -> ssl.SSLContext:

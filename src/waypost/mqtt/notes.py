@@ -67,6 +67,7 @@ class Notes:
         self.prefix = ""  # discovery, as above
         self.devices: dict[str, Noted] = {}  # by slug
         self.gone: list[str] = []  # topics the broker has to forget
+        self.filters: list[str] = []  # what it may have us subscribed to
         self._changes = 0
         self._saved = 0
         self._lock = asyncio.Lock()
@@ -81,6 +82,7 @@ class Notes:
             self.client_id, self.base = str(found["client_id"]), str(found["base"])
             self.prefix, self.broker = str(found["prefix"]), str(found.get("broker", ""))
             self.gone = [str(topic) for topic in found["gone"]]
+            self.filters = [str(topic) for topic in found.get("filters", [])]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -130,6 +132,7 @@ class Notes:
             "base": self.base,
             "prefix": self.prefix,
             "gone": self.gone,
+            "filters": self.filters,
             "devices": [asdict(device) for device in self.devices.values()],
         }
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waypost.http.url import host_of, split_url
-from waypost.mail.address import Domain, IPAddress
+from waypost.mail.address import Address, Domain, IPAddress
+from waypost.mail.template import Template
 from waypost.smtp.auth import Secret
 
 VERSIONS = ("5", "3.1.1")
@@ -49,6 +50,24 @@ class BrokerUrl:
         return f"{'mqtts' if self.is_secure else 'mqtt'}://{host}:{self.port}"
 
 
+# What templates of [[mqtt.subscribe]] may name, and what may have a dot behind.
+NAMES = ("topic", "payload")
+TREES = ("topic", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """[[mqtt.subscribe]]: messages of these topics become mail."""
+
+    topic: str  # a filter
+    qos: int
+    sender: Address | None  # None: the hub's own, for what comes by MQTT
+    to: tuple[Address, ...]  # empty: the route says
+    route: str | None  # None: `to` says
+    subject: Template
+    text: Template
+
+
 @dataclass(frozen=True, slots=True)
 class MqttSettings:
     """[mqtt]."""
@@ -66,6 +85,13 @@ class MqttSettings:
     reset_after_s: float = RESET_AFTER_S
     mailbox: str = ""  # in front of topics in addresses; empty: mail names none
     topics: tuple[str, ...] = ()  # filters: which topics those may be
+    requests: bool = False  # whoever may publish below the base may send mail
+    subscribe: tuple[Subscription, ...] = ()
+
+    @property
+    def hears_mail(self) -> bool:
+        """True when messages become mail: then the broker is to keep them while we are away."""
+        return self.requests or bool(self.subscribe)
 
 
 def read_base(text: str) -> str:

@@ -1,6 +1,7 @@
 """What the queue holds and what became of mail: read-only questions to queue.db.
 
-Works beside a running hub and without one; SQLite's WAL lets readers in at any time.
+Works beside a running hub and without one; SQLite's WAL lets readers in at any time. What is
+shown are texts as they were written: rows that no hub of this version could read are shown, too.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from waypost.errors import StoreUnavailable
-from waypost.mail.envelope import QueuedRecipient, QueueId, RecipientStatus
-from waypost.mail.message import QueuedMessage
+from waypost.mail.envelope import REPORT, Arrival, QueueId, RecipientStatus
 from waypost.queue import schema
-from waypost.queue.rows import read_message, read_recipient
 from waypost.queue.store import decode_queue_id, encode_queue_id
 
 
@@ -32,14 +32,48 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipientEntry:
+    """One recipient's place in the queue."""
+
+    number: int
+    address: str
+    target: str
+    rule: str
+    status: RecipientStatus
+    attempts: int
+    next_attempt_at: float | None  # None: not waiting
+    last_reply: str | None  # None: no attempt has ended
+    last_hop: str | None  # None: no host was reached
+    outcome: str | None  # None: not finished
+    finished_at: float | None  # None: not finished
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A message, all its recipients, and their stories; the content is not read."""
 
-    message: QueuedMessage
-    size: int  # octets of the content
+    queue_id: QueueId
+    accepted_at: float
     finished_at: float | None  # None: still in the queue
-    recipients: tuple[QueuedRecipient, ...]
+    sender: str | None  # None: the null reverse-path <>
+    protocol: str
+    client_ip: str | None  # None: a Unix socket, or the hub itself
+    local_ip: str | None  # None: as above
+    helo: str
+    listener: str
+    trusted: bool
+    reports_allowed: bool
+    size: int  # octets of the content
+    login: str | None  # None: nobody was logged in
+    tls: str | None  # None: it came in clear
+    auth_results: str
+    recipients: tuple[RecipientEntry, ...]
     attempts: tuple[Attempt, ...]
+
+    @property
+    def is_report(self) -> bool:
+        """True for a DSN the hub wrote itself."""
+        return self.listener == REPORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +98,16 @@ class Search:
     address: str | None = None  # part of the sender or of a recipient
     only_unfinished: bool = False
     limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Mails of one client that a route holds back."""
+
+    arrival: Arrival  # whose they are; not how they came
+    route: str
+    until: float
+    messages: int
 
 
 class History:
@@ -111,6 +155,28 @@ class History:
                 (target,),
             )
             return [encode_queue_id(number) for (number,) in rows]
+
+    def held_back(self, begin: str) -> list[HeldBack]:
+        """Mail that waits, and whose last reply begins so. Raises StoreUnavailable."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT client_ip, trusted, login, rule, max(next_attempt_at),"
+                " count(DISTINCT queue_id) FROM recipient JOIN message USING (queue_id)"
+                " WHERE next_attempt_at IS NOT NULL AND attempts = 0"
+                " AND substr(last_reply, 1, ?) = ? GROUP BY 1, 2, 3, 4",
+                (len(begin), begin),
+            ).fetchall()
+        return [
+            HeldBack(
+                Arrival(
+                    *("", None if ip is None else ip_address(ip), None, "", ""),
+                    trusted=bool(trusted),
+                    login=login,
+                ),
+                *(rule, until, messages),
+            )
+            for ip, trusted, login, rule, until, messages in rows
+        ]
 
     def refusals(self, search: Search) -> list[RefusalEntry]:
         """Refusals that match, newest first. Raises StoreUnavailable."""
@@ -161,7 +227,19 @@ class History:
 
     def _entry(self, connection: sqlite3.Connection, row: Sequence[Any]) -> Entry:
         recipients = tuple(
-            read_recipient(found)
+            RecipientEntry(
+                number=found[1],
+                address=found[2],
+                target=found[5],
+                rule=found[6],
+                status=RecipientStatus(found[7]),
+                attempts=found[8],
+                next_attempt_at=found[9],
+                last_reply=found[11],
+                last_hop=found[12],
+                outcome=found[13],
+                finished_at=found[14],
+            )
             for found in connection.execute(
                 f"{schema.SELECT_RECIPIENT} WHERE queue_id = ? ORDER BY number", (row[0],)
             )
@@ -174,5 +252,22 @@ class History:
                 (row[0],),
             )
         )
-        message = read_message(row, None, None, recipients)
-        return Entry(message, row[16], row[2], recipients, attempts)
+        return Entry(
+            queue_id=encode_queue_id(row[0]),
+            accepted_at=row[1],
+            finished_at=row[2],
+            sender=row[3],
+            protocol=row[8],
+            client_ip=row[9],
+            local_ip=row[10],
+            helo=row[11],
+            listener=row[12],
+            trusted=bool(row[13]),
+            reports_allowed=bool(row[14]),
+            size=row[16],
+            login=row[19],
+            tls=row[20],
+            auth_results=row[22],
+            recipients=recipients,
+            attempts=attempts,
+        )

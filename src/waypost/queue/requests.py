@@ -32,7 +32,7 @@ class Settle(NamedTuple):
     waiting: list[Row]  # of RETRY_RECIPIENT
     attempts: list[Row]  # of INSERT_ATTEMPT
     reports: list[Accept]
-    in_file: int | None  # the message, when its content lies in the spool
+    in_files: list[int]  # those of the messages whose content lies in the spool
 
 
 class Lease(NamedTuple):

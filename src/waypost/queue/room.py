@@ -12,6 +12,9 @@ from pathlib import Path
 # Kept free on the disk; of a small disk, this share.
 RESERVE_BYTES = 67_108_864
 RESERVE_SHARE = 0.05
+# What a queue without mail takes: SQLite says "disk I/O error" of some shortages, and "full" of
+# others.
+NEEDED_BYTES = 1_048_576
 
 
 def reserve_bytes(directory: Path) -> int:
@@ -23,6 +26,14 @@ def free_bytes(directory: Path) -> int:
     """Octets that mail may use: what the disk has free, less the reserve. Raises OSError."""
     state = os.statvfs(directory)
     return max(0, state.f_bavail * state.f_frsize - _reserve_of(state))
+
+
+def is_full(directory: Path) -> bool:
+    """True when there is not even room for the database's own files. Raises OSError."""
+    state = os.statvfs(directory)
+    return state.f_bavail * state.f_frsize < NEEDED_BYTES or (
+        state.f_files > 0 and state.f_favail == 0
+    )
 
 
 def _reserve_of(state: os.statvfs_result) -> int:

@@ -20,7 +20,7 @@ from waypost.mail.envelope import (
     Ret,
 )
 from waypost.mail.message import QueuedMessage
-from waypost.queue.requests import Accept, Act, Row, Settle
+from waypost.queue.requests import Accept, Act, Settle
 from waypost.queue.spool import FileContent, InlineContent, Spool, StoredContent
 from waypost.queue.store import Action, Settlement, decode_queue_id, encode_queue_id
 
@@ -83,11 +83,16 @@ def accept_request(message: QueuedMessage, *, is_lent: bool) -> Accept:
     )
 
 
-def settle_request(settlement: Settlement) -> Settle:
+def settle_request(settlements: Sequence[Settlement]) -> Settle:
     """Record outcomes and keep the reports about them."""
-    finished: list[Row] = []
-    waiting: list[Row] = []
-    attempts: list[Row] = []
+    request = Settle([], [], [], [], [])
+    for settlement in settlements:
+        _add_settlement(request, settlement)
+    return request
+
+
+def _add_settlement(request: Settle, settlement: Settlement) -> None:
+    finished, waiting, attempts = request.finished, request.waiting, request.attempts
     number = decode_queue_id(settlement.message.queue_id)
     at = settlement.at
     for result in settlement.results:
@@ -99,7 +104,8 @@ def settle_request(settlement: Settlement) -> Settle:
         if result.next_attempt_at is None and not is_held:
             if kind is OutcomeKind.DEFERRED:
                 kind = OutcomeKind.CANCELLED
-            finished.append((1, reply, hop, kind.value, at, number, recipient.number))
+            row = (int(result.is_attempt), reply, hop, kind.value, at, number, recipient.number)
+            finished.append(row)
         else:
             status = RecipientStatus.HELD if is_held else RecipientStatus.WAITING
             waiting.append(
@@ -113,9 +119,9 @@ def settle_request(settlement: Settlement) -> Settle:
         if outcome.changes and kind in (OutcomeKind.RELAYED, OutcomeKind.DELIVERED):
             changes = ", ".join(outcome.changes)
             attempts.append((number, recipient.number, at, "rewritten", changes, hop))
-    reports = [accept_request(report, is_lent=True) for report in settlement.reports]
-    is_in_file = settlement.message.content.inline is None
-    return Settle(finished, waiting, attempts, reports, number if is_in_file else None)
+    request.reports.extend(accept_request(report, is_lent=True) for report in settlement.reports)
+    if settlement.message.content.inline is None:
+        request.in_files.append(number)
 
 
 # What an action makes of recipients, which it applies to, and how the trace names it.
@@ -168,15 +174,15 @@ def read_recipient(row: Sequence[Any]) -> QueuedRecipient:
 def read_message(
     row: Sequence[Any],
     octets: bytes | None,
-    spool: Spool | None,
+    spool: Spool,
     recipients: Sequence[QueuedRecipient],
 ) -> QueuedMessage:
     """A message from its row, as SELECT_MESSAGE gives it.
 
-    `octets` None: the content is in the spool or gone; `spool` None: it is not wanted.
+    `octets` None: the content is in the spool or gone.
     """
     content: StoredContent = InlineContent(octets or b"")
-    if octets is None and spool is not None and row[17] is not None:
+    if octets is None and row[17] is not None:
         content = FileContent(spool.path_of(row[17]), row[16])
     return QueuedMessage(
         queue_id=encode_queue_id(row[0]),

@@ -42,6 +42,7 @@ from waypost.queue.store import (
     Refusal,
     Settlement,
     decode_queue_id,
+    encode_queue_id,
     first_number_at,
 )
 
@@ -69,14 +70,20 @@ class SqliteStore:
     """QueueStore on SQLite. Made and used on the event loop's thread."""
 
     def __init__(
-        self, directory: Path, spool: Spool, on_lost: Callable[[], None] | None = None
+        self,
+        directory: Path,
+        spool: Spool,
+        on_lost: Callable[[], None] | None = None,
+        on_unreadable: Callable[[QueueId, str], None] | None = None,
     ) -> None:
         """Opens or makes queue.db. Raises StoreInUse, StoreUnavailable or OSError.
 
         `on_lost` is called should the writer's process end by itself: nothing can be kept any
-        more, and only a new store helps.
+        more, and only a new store helps. `on_unreadable` is told of mail that was written by
+        other rules than ours, and why it cannot be read: it is held.
         """
         self._directory = directory
+        self._on_unreadable = on_unreadable
         self._lock = _lock(directory / "queue.lock")
         self._ids = QueueIdSource()
         self._spool = spool
@@ -198,22 +205,28 @@ class SqliteStore:
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """See QueueStore."""
-        queue_id = settlement.message.queue_id
-        wish = self._wishes.get(queue_id)
-        if wish is not None:
-            self._grant(wish, settlement)
-        future = self._batches.submit(settle_request(settlement))
+        return self.settle_together((settlement,))
+
+    def settle_together(self, settlements: Sequence[Settlement]) -> asyncio.Future[None]:
+        """See QueueStore."""
+        for settlement in settlements:
+            wish = self._wishes.get(settlement.message.queue_id)
+            if wish is not None:
+                self._grant(wish, settlement)
+        future = self._batches.submit(settle_request(settlements))
 
         def settled(done: asyncio.Future[None]) -> None:
             if done.cancelled() or done.exception() is not None:
                 return
-            left = self._lent.get(queue_id, 0) - len(settlement.results)
-            if left > 0:
-                self._lent[queue_id] = left
-            else:
-                self._lent.pop(queue_id, None)
-                self._wishes.pop(queue_id, None)
-            self._settled(settlement)
+            for settlement in settlements:
+                queue_id = settlement.message.queue_id
+                left = self._lent.get(queue_id, 0) - len(settlement.results)
+                if left > 0:
+                    self._lent[queue_id] = left
+                else:
+                    self._lent.pop(queue_id, None)
+                    self._wishes.pop(queue_id, None)
+                self._settled(settlement)
 
         future.add_done_callback(settled)
         return future
@@ -283,9 +296,11 @@ class SqliteStore:
             try:
                 recipients = [read_recipient(one) for one in recipient_rows]
                 message = read_message(row, row[-1], self._spool, recipients)
-            except ValueError:
+            except ValueError as error:
                 # Written by other rules than ours: kept for a Waypost that can read it.
                 unreadable.append(row[0])
+                if self._on_unreadable is not None:
+                    self._on_unreadable(encode_queue_id(row[0]), str(error))
                 continue
             for recipient in recipients:
                 recipient.status = RecipientStatus.LEASED

@@ -101,6 +101,10 @@ class QueueStore(Intake, Protocol):
         """Record what became of leased recipients, in one transaction."""
         ...
 
+    def settle_together(self, settlements: Sequence[Settlement]) -> asyncio.Future[None]:
+        """As `settle`, of several messages: all of it is recorded, or nothing."""
+        ...
+
     async def act(self, action: Action, ids: Sequence[QueueId] | None) -> int:
         """An operator's action on some messages, or on all (None); how many recipients."""
         ...

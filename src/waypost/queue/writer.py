@@ -297,7 +297,7 @@ class Writer:
         # A settlement is offered again after an I/O error, and may have been kept the first time.
         reports = [report for one in settlements for report in one.reports]
         self._insert_messages(reports, "INSERT OR REPLACE")
-        return self._stale_files([one.in_file for one in settlements if one.in_file is not None])
+        return self._stale_files(list(chain.from_iterable(one.in_files for one in settlements)))
 
     def _stale_files(self, numbers: list[int]) -> list[str]:
         """The spool files of those of these messages that are finished."""

@@ -5,7 +5,7 @@ Keys are only ever added, never renamed or given another meaning; `v` would chan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,9 +35,14 @@ def event_of(
     tags: Sequence[str] = (),
     url: str | None = None,
     max_text: int = MAX_TEXT,
+    more: int | None = None,
+    suppressed: Sequence[Mapping[str, object]] = (),
+    duplicate_of: str | None = None,
 ) -> dict[str, Any]:
     """The event as JSON has it. `received_at`, not the mail's Date, is the time: clocks of
-    devices are wrong. `url`: where a person reads the mail; None: nowhere.
+    devices are wrong. `url`: where a person reads the mail; None: nowhere. `more`: how many others
+    that were held back it stands for, and `suppressed` the first of them; None: it stands for
+    itself. `duplicate_of`: the id under which the same mail was here before; None: it was not.
     """
     received = datetime.fromtimestamp(received_at, UTC).isoformat(timespec="milliseconds")
     return {
@@ -66,4 +71,7 @@ def event_of(
             for number, one in enumerate(mail.attachments, 1)
         ],
         "url": url,
+        "more": more,
+        "suppressed": list(suppressed),
+        "duplicate_of": duplicate_of,
     }

@@ -36,11 +36,6 @@ def read_mail(content: bytes, limits: Limits = _NORMAL) -> ReadMail:
     return _Reading(content, limits).result()
 
 
-def octets_of(content: bytes, attachment: Attachment) -> bytes:
-    """The octets of one attachment of the same content."""
-    return unwrapped(content[attachment.start : attachment.end], attachment.encoding)[0]
-
-
 class _Reading:
     def __init__(self, content: bytes, limits: Limits) -> None:
         self._content = content[: limits.octets]

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
 
@@ -52,6 +53,13 @@ class PaceSettings:
     messages_per_day: int | None = None
 
 
+class Oversize(StrEnum):
+    """What becomes of mail that is too large for a relay."""
+
+    BOUNCE = "bounce"
+    STRIP = "strip"  # it goes without its largest attachments
+
+
 @dataclass(frozen=True, slots=True)
 class Relay:
     """A smart host of the configuration: tried in this order."""
@@ -68,6 +76,7 @@ class Relay:
     alarm: Target | None = None  # who is told when the login is lost; None: postmaster here
     rewrite_from: Address | None = None  # who sends, for the relay; None: whoever does
     max_message: int | None = None  # octets it is given at most; None: what it says itself
+    oversize: Oversize = Oversize.BOUNCE
     pace: PaceSettings = field(default_factory=PaceSettings)
     fallback: str | None = None  # the relay for when this one cannot be used; None: there is none
 

@@ -29,6 +29,7 @@ from waypost.routing.groups import DomainGroups, GroupSettings
 from waypost.routing.hours import Hours, local_time
 from waypost.routing.mailboxes import HUB, POSTMASTER, MailboxNames
 from waypost.routing.patterns import AddressGlob, Glob
+from waypost.routing.storms import StormSettings
 from waypost.routing.targets import Target, rejection
 from waypost.routing.topics import TopicSettings, command_target
 
@@ -72,6 +73,8 @@ class Rule:
     helo: Glob | None = None
     time: tuple[Hours, ...] | None = None
     continues: bool = False
+    storm: StormSettings | None = None  # None: all mail goes as it comes
+    duplicates_s: float | None = None  # None: nobody asks whether mail was here before
 
     @property
     def needs_content(self) -> bool:
@@ -189,6 +192,10 @@ class RoutingTable:
         self._mailbox_of_client = mailbox_of_client
         self._command_of_device = command_of_device
         self._clock = clock
+        # How far back the same mail is looked for, by the names of the rules that ask for it.
+        self.duplicates_s = {
+            rule.name: rule.duplicates_s for rule in settings.rules if rule.duplicates_s is not None
+        }
 
     def qualify(self, path: Address | str, arrival: Arrival) -> Address:
         """The address a path means: our own domain where it names none, literals for bare IPs."""

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4, RFC 9422 §3; int() itself
 # Refusals of our own, before the peer is asked: it lacks what the message needs.
 NEEDS_SMTPUTF8 = Reply(550, "The next host does not offer SMTPUTF8, which this mail needs", (6, 7))
 NEEDS_BINARYMIME = Reply(
-    554, "The next host does not offer CHUNKING and BINARYMIME, which this mail needs", (6, 1)
+    554, "The next host does not offer CHUNKING and BINARYMIME, which this mail needs", (6, 3)
 )
 NEEDS_8BITMIME = Reply(554, "The next host does not offer 8BITMIME, which this mail needs", (6, 3))
 NO_TLS_THERE = Reply(451, "The next host does not offer TLS, which is required here", (7, 4))

@@ -20,6 +20,11 @@ def offered_versions(octets: bytes) -> tuple[str, ...]:
         return ()  # too short for a hello
 
 
+def is_old(versions: tuple[str, ...]) -> bool:
+    """True for a client that knows nothing of TLS 1.2, the oldest that is safe (RFC 8996)."""
+    return bool(versions) and versions[-1].removeprefix("up to ") in ("SSLv3", "1.0", "1.1")
+
+
 def _versions(octets: bytes) -> tuple[str, ...]:
     if octets[0] != HANDSHAKE or octets[5] != _CLIENT_HELLO:
         return ()

@@ -15,7 +15,7 @@ import pytest
 from waypost.accounts.accounts import Account, Accounts
 from waypost.accounts.passwords import scram_keys
 from waypost.errors import TemporaryError
-from waypost.intake import logins as module
+from waypost.intake import guesses
 from waypost.intake.logins import Logins
 from waypost.mail import reply as replies
 from waypost.mail.reply import Reply
@@ -71,7 +71,7 @@ class Bench:
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.heard: list[tuple[str | None, Reply]] = []
         clock = type("Clock", (), {"monotonic": staticmethod(lambda: self.now)})
-        monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(guesses, "time", clock)
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -211,7 +211,7 @@ def test_an_ipv6_network_is_one_client(bench: Bench) -> None:
 
 
 def test_memory_has_an_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REMEMBERED", 20)
+    monkeypatch.setattr(guesses, "REMEMBERED", 20)
 
     async def work() -> None:
         for number in range(50):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.config.test_settings import faults, load
-from waypost.mqtt.settings import BrokerUrl
+from waypost.mqtt.settings import BrokerUrl, MqttSettings
 
 URL = '[mqtt]\nurl = "mqtt://10.0.0.1"\n'
 MAIL = URL + 'mailbox = "mqtt"\ntopics = ["#"]\n'
@@ -132,3 +132,58 @@ def test_all_of_it(tmp_path: Path) -> None:
 def test_faults(tmp_path: Path, text: str, says: str) -> None:
     [fault] = faults(tmp_path, text)
     assert says in str(fault)
+
+
+def test_topics_that_become_mail(tmp_path: Path) -> None:
+    text = (
+        f'{URL}requests = true\n[[mqtt.subscribe]]\ntopic = "a/+"\nroute = "ops"\n'
+        '[[mqtt.subscribe]]\ntopic = "b/#"\nqos = 0\nfrom = "x@y.test"\n'
+        'to = ["ann@[10.0.0.1]"]\nsubject = "${topic.1}"\ntext = "${json.a.0}\\n$payload"\n'
+        '[[route]]\nname = "ops"\nmatch = {}\nto = ["mailbox:ops"]\n'
+    )
+    settings = load(tmp_path, text).mqtt
+    assert settings is not None
+    assert settings.requests
+    first, second = settings.subscribe
+    assert (first.topic, first.qos, first.route, first.to) == ("a/+", 1, "ops", ())
+    assert first.subject.fill({"topic": "a/b"}) == "Message on a/b"
+    assert (second.qos, str(second.sender), len(second.to)) == (0, "x@y.test", 1)
+    assert load(tmp_path, URL).mqtt == MqttSettings(BrokerUrl.parse("mqtt://10.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "line", "expected"),
+    [
+        ('topic = "a/#/b"\nto = ["a@b.test"]', 4, "# stands alone"),
+        ('topic = "a"\n', 3, "either to or route"),
+        ('topic = "a"\nto = ["a@b.test"]\nroute = "ops"', 3, "either to or route"),
+        ('topic = "a"\nroute = "none"', 5, "no [[route]] named 'none'"),
+        ('topic = "waypost/x"\nto = ["a@b.test"]', 4, "the hub's own"),
+        ('topic = "$share/g/a"\nto = ["a@b.test"]', 4, "shared"),
+        ('topic = "a"\nto = ["a@b.test"]\nqos = 2', 6, "0 or 1"),
+        ('topic = "a"\nto = ["a@b.test"]\nqos = true', 6, "0 or 1"),
+        ('topic = "a"\nto = ["a@b.test"]\nsubject = "$other"', 6, "unknown: $other"),
+        ('topic = "a"\nto = ["a@b.test"]\nsubject = "${payload.x}"', 6, "nothing below $payload"),
+        ('topic = "a"\nto = ["a@b.test"]\ncolour = "red"', 6, "unknown key; known here: topic"),
+        ('to = ["a@b.test"]', 3, "topic is missing"),
+        (
+            'topic = "a/+"\nto = ["a@b.test"]\n[[mqtt.subscribe]]\ntopic = "+/b"\n'
+            'to = ["a@b.test"]',
+            7,
+            "'a/+' may match the same message",
+        ),
+    ],
+)
+def test_faults_of_subscriptions(tmp_path: Path, entry: str, line: int, expected: str) -> None:
+    [fault] = faults(tmp_path, f"{URL}[[mqtt.subscribe]]\n{entry}\n")
+    assert expected in str(fault)
+    assert f":{line}: mqtt.subscribe" in str(fault)
+
+
+def test_subscriptions_need_a_broker(tmp_path: Path) -> None:
+    [fault] = faults(tmp_path, '[[mqtt.subscribe]]\ntopic = "a"\nto = ["a@b.test"]\n')
+    assert "needs mqtt.url" in str(fault)
+    [fault] = faults(tmp_path, f"{URL}subscribe = 7\n")
+    assert "expected [[mqtt.subscribe]], a list of tables" in str(fault)
+    [fault] = faults(tmp_path, f"{URL}subscribes = 7\n")
+    assert "and the tables mqtt.subscribe" in str(fault)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support.mail import octets_of
 from waypost.mail.envelope import Arrival, QueueId
 from waypost.reading import wire
 from waypost.reading.event import event_of
@@ -26,7 +27,7 @@ from waypost.reading.fields import (
 )
 from waypost.reading.names import MAX_NAME_OCTETS, media_type, safe_name
 from waypost.reading.pictures import MAX_PIXELS, thumbnail
-from waypost.reading.read import octets_of, read_mail
+from waypost.reading.read import read_mail
 from waypost.reading.saving import save_new
 from waypost.reading.texts import flowed_text
 from waypost.reading.transfer import unwrapped
@@ -285,6 +286,9 @@ def test_event_of() -> None:
         "severity": "warning",
         "tags": ["garden"],
         "url": "https://hub.example/mail/0ABC",
+        "more": None,
+        "suppressed": [],
+        "duplicate_of": None,
     }
 
 

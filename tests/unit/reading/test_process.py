@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.mail import octets_of
 from waypost.reading import process
 from waypost.reading.process import MailReader, Reader
-from waypost.reading.read import octets_of, read_mail
+from waypost.reading.read import read_mail
 from waypost.reading.values import Attachment, Limits, ReadMail
 from waypost.reading.wire import Allowance
 

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.reading.read import octets_of, read_mail
+from tests.support.mail import octets_of
+from waypost.reading.read import read_mail
 from waypost.reading.values import Attachment, Limits
 
 DATA = Path(__file__).parents[2] / "data" / "device_mail"

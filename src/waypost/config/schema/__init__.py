@@ -6,7 +6,7 @@ it, so the two cannot differ.
 
 from __future__ import annotations
 
-from waypost.config.schema import mail, onward, place, programs, security
+from waypost.config.schema import mail, onward, place, programs, security, web
 from waypost.config.schema.key import Section
 
 SECTIONS: tuple[Section, ...] = (
@@ -27,11 +27,14 @@ SECTIONS: tuple[Section, ...] = (
     onward.DNS,
     place.TOKENS,
     programs.MQTT,
+    programs.SUBSCRIBE,
     programs.DEVICE,
     security.POLICY,
     security.CHECK,
     place.LIMITS,
     onward.RETRY,
+    web.HTTP,
+    web.API_TOKEN,
+    web.INBOUND,
     place.LOG,
-    place.HTTP,
 )

@@ -23,7 +23,7 @@ class Key:
 class Section:
     """A [table], or an array of [[tables]]."""
 
-    name: str  # empty: the top of the file
+    name: str  # empty: the top of the file; "a.b": [[a.b]], below [a]
     keys: tuple[Key, ...]
     meaning: str
     is_array: bool = False  # [[name]]

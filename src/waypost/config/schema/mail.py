@@ -16,6 +16,7 @@ from waypost.config.readers import (
     read_text,
 )
 from waypost.config.schema.key import REQUIRED, Key, Section, same_in_file
+from waypost.config.storms import read_span, read_storm
 from waypost.routing.patterns import AddressGlob
 
 _DOMAIN = Key(
@@ -128,6 +129,28 @@ ROUTE = Section(
             "true or false",
             "true: a copy beside the rest; later routes count too, and if none of them has"
             " the last word so does the usual way.",
+        ),
+        Key(
+            "storm",
+            read_storm,
+            None,
+            "table of messages, per_s and, if wanted, then",
+            "[Storm control](../how-to/calm-a-storm.md): of one device at most `messages` in"
+            " `per_s` seconds go to the targets at once; mailbox: and lmtp: get all, and"
+            " one of them is needed beside. The rest goes when the time is over: with then ="
+            ' "digest", the default, as one mail that lists it; "merge": the last of it, for'
+            ' all; "drop": not at all. Mail that says failure by the words of'
+            " `waypost device set` goes"
+            " at once, up to `messages` more. Absent: all mail goes as it comes.",
+        ),
+        Key(
+            "duplicates_s",
+            read_span,
+            None,
+            "seconds",
+            "The same mail of a trusted device for the same recipients, so soon after the first,"
+            " is kept and marked `X-Waypost-Duplicate-Of`, and mqtt:, webhook: and notify: are"
+            " not told again. Absent: nobody looks.",
         ),
     ),
     "Where mail goes, in order; the first that matches wins. Strangers reach routes only"

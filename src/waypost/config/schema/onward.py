@@ -24,6 +24,7 @@ from waypost.config.readers import (
 from waypost.config.schema.key import REQUIRED, Key, Section, same_in_file
 from waypost.dns.resolver import SYSTEM
 from waypost.oauth.settings import Grant
+from waypost.routing.hops import Oversize
 from waypost.tls.policy import Level
 
 RELAY = Section(
@@ -168,7 +169,16 @@ RELAY = Section(
             read_size_limit,
             None,
             'a size in octets, or as "25M"',
-            "Larger mail goes back to its sender (552 5.3.4). Absent: what the relay says.",
+            "Larger mail goes back to its sender (552 5.3.4), unless `oversize` says otherwise."
+            " Absent: what the relay says.",
+        ),
+        Key(
+            "oversize",
+            choice_of(*Oversize),
+            Oversize.BOUNCE.value,
+            "bounce | strip",
+            "Mail that is too large: back to its sender, or on its way"
+            " [without its largest attachments](../how-to/rewriting-for-a-relay.md#too-large).",
         ),
         Key(
             "connections",

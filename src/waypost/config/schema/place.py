@@ -19,7 +19,6 @@ from waypost.config.readers import (
     read_secret,
     read_text,
     read_url,
-    read_web_url,
 )
 from waypost.config.schema.key import REQUIRED, Key, Section, same_in_file
 
@@ -279,19 +278,4 @@ LOG = Section(
         ),
     ),
     "The log.",
-)
-
-HTTP = Section(
-    "http",
-    (
-        Key(
-            "url",
-            read_web_url,
-            None,
-            "a URL, http:// or https://",
-            "Where others reach this hub's web page, as in `http://192.168.1.10:2580`. Events and"
-            " notifications link to mails and attachments there. Absent: they have no links.",
-        ),
-    ),
-    "The hub's web page.",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from waypost.config.readers import (
     choice_of,
     list_of,
+    read_address,
     read_addresses,
     read_broker,
     read_count,
@@ -19,6 +20,7 @@ from waypost.config.readers import (
     read_path,
     read_pixels,
     read_publication,
+    read_qos,
     read_seconds,
     read_secret,
     read_secret_file,
@@ -28,6 +30,7 @@ from waypost.config.readers import (
     read_topic_base,
     read_topic_filter,
     read_topic_prefix,
+    read_topic_template,
     read_type_glob,
 )
 from waypost.config.schema.key import REQUIRED, Key, Section, same_in_file
@@ -39,6 +42,7 @@ from waypost.delivery.attachments import (
     NONE,
     PICTURE_PX,
 )
+from waypost.mail.template import Template
 from waypost.mqtt.settings import RESET_AFTER_S, VERSIONS
 from waypost.reading.event import MAX_TEXT
 from waypost.routing.patterns import Glob
@@ -292,8 +296,52 @@ MQTT = Section(
             'list of topic filters, as in "pump/#" and "lights/+/set"',
             "The topics that addresses may name.",
         ),
+        Key(
+            "requests",
+            read_flag,
+            False,
+            "true or false",
+            "true: messages on BASE/bridge/request/send and BASE/send/ROUTE become mail. Whoever"
+            " may publish there may then send mail as a trusted client.",
+        ),
     ),
     "[MQTT and Home Assistant](../how-to/mqtt-and-home-assistant.md).",
+)
+
+SUBSCRIBE = Section(
+    "mqtt.subscribe",
+    (
+        Key(
+            "topic",
+            read_topic_filter,
+            REQUIRED,
+            "a topic; + is any one level, # all that follow",
+            "Messages there become mail.",
+        ),
+        Key(
+            "qos",
+            read_qos,
+            1,
+            "0 or 1",
+            "1: what comes while the hub is away is kept by the broker, if it was published with"
+            " QoS 1 or 2. 0: it is not.",
+        ),
+        Key("from", read_address, None, "an address", "The sender. Absent: `mqtt` at this hub."),
+        Key("to", list_of(read_address), (), "list of addresses", "Who gets the mail."),
+        Key("route", read_text, None, "a text", "Or the `[[route]]`, by its name."),
+        Key(
+            "subject",
+            read_topic_template,
+            Template("Message on $topic"),
+            "a text with $names",
+            "The subject. `$topic`, `$payload`; `${topic.1}` is a level of the topic, from 0;"
+            " `${json.alarm.name}` is a value of a payload that is JSON.",
+        ),
+        Key("text", read_topic_template, Template("$payload"), "a text with $names", "The text."),
+    ),
+    "[Messages on other topics](../how-to/mqtt-and-home-assistant.md#mail-from-mqtt) that become"
+    " mail. Filters must not overlap.",
+    is_array=True,
 )
 
 DEVICE = Section(

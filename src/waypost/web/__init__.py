@@ -1,0 +1,1 @@
+"""The hub's HTTP port: what programs ask of it there, and what they bring."""
