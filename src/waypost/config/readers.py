@@ -393,12 +393,12 @@ def read_topic_base(value: Any) -> str:
     return read_base(read_text(value))
 
 
-def read_topic_prefix(value: Any) -> str:
-    return read_prefix(read_any_text(value))
-
-
 def read_topic_filter(value: Any) -> str:
     return read_filter(read_text(value))
+
+
+def read_topic_prefix(value: Any) -> str:
+    return read_prefix(read_any_text(value))
 
 
 def read_publication(value: Any) -> str:

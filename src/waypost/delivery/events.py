@@ -93,15 +93,8 @@ class EventReader:
         return bool(await self.values(message, name))
 
     async def values(self, message: QueuedMessage, name: str) -> list[str]:
-        """What fields of that name (lower case) in the start of the header say, decoded.
-
-        Raises as `read`.
-        """
-        async with _opened(message) as source:
-            if isinstance(source, bytes):
-                head = source[:_HEAD_OCTETS]
-            else:
-                head = await asyncio.to_thread(source.read, _HEAD_OCTETS)
+        """What all fields of this name (lower case) say, decoded. Raises as `read`."""
+        head = await _head(message)
         if not any(found == name for found, _ in header_fields(head)):
             return []
         return [value for found, value in decoded_fields(head) if found == name]
@@ -118,6 +111,14 @@ class EventReader:
     async def thumbnail(self, octets: bytes, max_px: int) -> bytes | None:
         """As `Reader.thumbnail`."""
         return await self._reader.thumbnail(octets, max_px)
+
+
+async def _head(message: QueuedMessage) -> bytes:
+    """The start of the header. Raises TemporaryError."""
+    async with _opened(message) as source:
+        if isinstance(source, bytes):
+            return source[:_HEAD_OCTETS]
+        return await asyncio.to_thread(source.read, _HEAD_OCTETS)
 
 
 @contextlib.asynccontextmanager

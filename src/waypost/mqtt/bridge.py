@@ -373,7 +373,7 @@ class Bridge:
             why = str(error) or f"it did not take all of it within {FAREWELL_S:.0f} s"
             self._left_behind(str(old.url), why)
         else:
-            await self._broker.leave(is_said=True)
+            await self._broker.leave(for_good=True, is_said=True)
             notes.gone.clear()
         notes.broker = ""
         notes.touch()
