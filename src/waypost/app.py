@@ -40,7 +40,7 @@ from waypost.observe import Log
 from waypost.queue.store import QueueIdSource
 from waypost.routing.groups import DomainGroups
 from waypost.routing.mailboxes import MailboxNames
-from waypost.routing.table import MailboxOf, RoutingTable
+from waypost.routing.table import RoutingTable
 from waypost.tls.pins import Pins
 from waypost.tls.policy import TlsPolicy
 
@@ -121,7 +121,7 @@ def make_table(
     own: OwnAddresses,
     mailboxes: MailboxNames,
     gate: Gate,
-    mailbox_of_client: MailboxOf,
+    registry: Registry,
 ) -> RoutingTable:
     """The route table these settings ask for; the command line explains with the same one."""
     return RoutingTable(
@@ -130,13 +130,16 @@ def make_table(
         trusted=Networks(settings.trusted),
         mailboxes=mailboxes,
         gate=gate,
-        mailbox_of_client=mailbox_of_client,
+        mailbox_of_client=registry.mailbox_of,
+        command_of_device=registry.command_of,
     )
 
 
 def make_registry(settings: Settings, log: Log | None = None) -> Registry:
     """The devices, not loaded yet; `log` is a hub's."""
-    return Registry(settings.data_dir / DEVICES_FILE, log)
+    registry = Registry(settings.data_dir / DEVICES_FILE, log)
+    registry.configure(settings.devices)
+    return registry
 
 
 def smtp_settings(settings: Settings) -> SmtpSettings:
@@ -176,12 +179,14 @@ def make_smtp(
     log: Log | None = None,
     on_login: OnLogin | None = None,
     on_pin: OnPin | None = None,
+    resolver: Resolver | None = None,
 ) -> SmtpTransport:
     """The transport for mail on its way out. Raises as `make_tls_policy`.
 
-    `log`, `on_login` and `on_pin` are a hub's, see Credentials and Securing.
+    `log`, `on_login` and `on_pin` are a hub's, see Credentials and Securing. `resolver` None: one
+    is made.
     """
-    resolver = make_resolver(settings)
+    resolver = resolver or make_resolver(settings)
     http = HttpClient(gate, resolver, Origin.OPERATOR)
     credentials = Credentials(settings.data_dir, http, settings.relays, log=log, on_login=on_login)
     sts = StsPolicies(

@@ -44,6 +44,7 @@ from waypost.delivery.maildir import MaildirTransport
 from waypost.delivery.mqtt import MqttTransport
 from waypost.delivery.notify import NotifyTransport
 from waypost.delivery.pace import Paces
+from waypost.delivery.publish import PublishTransport
 from waypost.delivery.reject import RejectTransport
 from waypost.delivery.transport import Transport
 from waypost.delivery.webhook import WebhookTransport
@@ -64,7 +65,7 @@ from waypost.intake.mqtt_subscriber import MqttSubscriber
 from waypost.intake.senders import Senders
 from waypost.intake.smtp_listener import SmtpListener
 from waypost.intake.visitors import Visitors
-from waypost.mail.address import IPAddress
+from waypost.mail.address import IPAddress, ip_text
 from waypost.mail.envelope import QueueId
 from waypost.mail.message import Content
 from waypost.mqtt.bridge import Bridge
@@ -103,6 +104,7 @@ class Hub:
         self._reload_from = reload_from
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[Any]] = []
+        self._lost_logins: set[str] = set()  # of relays, by name
         self._trouble: str | None = None  # the part that died; None: all is well
         self._is_writer_lost = False
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,7 +167,10 @@ class Hub:
             self._store, table=lambda: self._table, mailboxes=lambda: self._mailboxes, log=log
         )
         self._reader = MailReader()
-        self._watch = Watch(self._devices, self._alarms.tell, self._reader, log)
+        self._watch = Watch(
+            *(self._devices, self._alarms.tell, self._reader, log),
+            on_silence=lambda: self._mqtt.note_silence(self._silent_slugs()),
+        )
         lists = ListTransport(
             table=lambda: self._table, next_id=self._store.next_id, share=self._share
         )
@@ -181,6 +186,7 @@ class Hub:
             resolver=lambda: self._smtp.resolver,
             on_back=lambda: self._spawn(self._send_to_mqtt(), "mail for MQTT"),
             on_mail=self._from_mqtt.take,
+            web_url=lambda: self._settings.web_url,
             log=log,
         )
         events = EventReader(
@@ -192,7 +198,7 @@ class Hub:
             events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
         )
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
-        self._notify = NotifyTransport(events)
+        self._notify = NotifyTransport(events, settings.data_dir / "notify.json")
         self._notify.configure(settings.notify)
         transports: dict[str, Transport] = {
             "mailbox": self._maildir,
@@ -206,6 +212,7 @@ class Hub:
             "reject": RejectTransport(),
             "webhook": self._webhooks,
             "notify": self._notify,
+            "publish": PublishTransport(self._mqtt, events),
         }
         self._paces = Paces(settings.relays, settings.data_dir / "relays.json", log)
         self._storms = Storms(
@@ -241,7 +248,13 @@ class Hub:
                 "relay-login": self._relay_login,
                 "users": self._users_changed,
                 "acme": self._acme_asked,
-                **Desk(self._devices, self._visits, self._device_renamed, log).actions,
+                **Desk(
+                    self._devices,
+                    self._visits,
+                    on_rename=self._device_renamed,
+                    on_forget=self._device_forgotten,
+                    log=log,
+                ).actions,
             },
         )
 
@@ -331,6 +344,7 @@ class Hub:
             )
             self._own_changed.set()
         self._gate.trusted = Networks(settings.trusted)
+        self._devices.configure(settings.devices)
         mailboxes = MailboxNames(settings.mailboxes)
         mailboxes.carry_over(self._mailboxes)
         self._mailboxes = mailboxes
@@ -388,9 +402,38 @@ class Hub:
         """Its topics have another name, and those of the old one go."""
         await self._configure_mqtt(self._settings)
 
+    async def _device_forgotten(self, ip: IPAddress) -> None:
+        """Nothing is left of it, whatever its name was."""
+        self._mqtt.forget(self._device_names.called(ip_text(ip)).slug)
+        await self._configure_mqtt(self._settings)
+
     async def _configure_mqtt(self, settings: Settings) -> None:
         names = self._device_names = make_device_names(settings, self._devices)
-        await self._mqtt.configure(settings.mqtt, lambda source: names.called(source).slug)
+        if settings.mqtt is not None:
+            self._lost_logins = await asyncio.to_thread(self._smtp.credentials.lost)
+            self._mqtt.note_logins(self._lost_logins)
+        await self._mqtt.configure(
+            settings.mqtt,
+            lambda source: names.called(source).slug,
+            kinds=self._event_kinds(settings),
+            silent=self._silent_slugs,
+        )
+
+    def _event_kinds(self, settings: Settings) -> set[str]:
+        """All that `mqtt:` targets say mail means."""
+        targets = [target for rule in settings.routing.rules for target in rule.targets]
+        alarms = [device.settings.alarm for device in self._devices.all()]
+        targets += [alarm for alarm in alarms if alarm is not None]
+        return {target.argument for target in targets if target.kind == "mqtt"}
+
+    def _silent_slugs(self) -> set[str]:
+        """Devices whose mail is overdue; of one with several addresses, at all that are watched."""
+        awaited: dict[str, bool] = {}
+        for device in self._devices.all():
+            if device.settings.expect_s is not None:
+                name = self._device_names.called(ip_text(device.ip)).slug
+                awaited[name] = awaited.get(name, True) and device.is_silent
+        return {name for name, is_silent in awaited.items() if is_silent}
 
     def _configure_site(self, settings: Settings) -> None:
         self._site.configure(
@@ -445,8 +488,7 @@ class Hub:
         self._listeners.append(listener)
 
     def _make_table(self, settings: Settings) -> RoutingTable:
-        own, devices = self._own, self._devices
-        return make_table(settings, own, self._mailboxes, self._gate, devices.mailbox_of)
+        return make_table(settings, self._own, self._mailboxes, self._gate, self._devices)
 
     def _make_renewer(self) -> Renewer:
         # As make_keeper.
@@ -551,6 +593,8 @@ class Hub:
     async def _relay_login_changed(self, relay: Relay, lost: LostLogin | None) -> None:
         """Tell the operator; when the login is back, its mail goes at once."""
         name = relay.name
+        self._lost_logins = self._lost_logins - {name} | ({name} if lost is not None else set())
+        self._mqtt.note_logins(self._lost_logins)
         if lost is not None:
             await self._alarms.tell(
                 relay.alarm,
@@ -573,15 +617,14 @@ class Hub:
 
     async def _send_to_mqtt(self) -> None:
         """The broker is back: events are worth most at once."""
-        targets = {target for rule in self._settings.routing.rules for target in rule.targets}
         try:
-            for target in targets:
-                if target.kind == "mqtt":
-                    await self._send_waiting(str(target))
+            for kind in ("mqtt", "publish"):
+                await self._send_waiting(kind)
         except TemporaryError as error:  # as above
             self._log.event("mqtt-retry-trouble", why=error)
 
     async def _send_waiting(self, target: str) -> None:
+        """`target`: one, or all of a kind."""
         history = History(self._settings.data_dir)
         waiting = await asyncio.to_thread(history.waiting_for, target)
         await self._store.act(Action.RETRY, waiting)

@@ -333,12 +333,14 @@ async def test_what_dead_deliveries_left_goes_after_36_hours(tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["webhook", "notify"])
 @pytest.mark.parametrize("count", [1, 3])
 @on_loop
-async def test_mail_for_what_is_configured_no_more_waits(kind: str, count: int) -> None:
+async def test_mail_for_what_is_configured_no_more_waits(
+    kind: str, count: int, tmp_path: Path
+) -> None:
     events = EventReader(MailReader(), DeviceNames)
     log = Log(os.open(os.devnull, os.O_WRONLY))
     transports: dict[str, Transport] = {
         "webhook": WebhookTransport(events, gate_of=no_gate, log=log),
-        "notify": NotifyTransport(events),
+        "notify": NotifyTransport(events, tmp_path / "notify.json"),
     }
     transport = transports[kind]
     work = job("bob", to=[f"box{number}@[127.0.0.1]" for number in range(count)])

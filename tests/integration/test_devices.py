@@ -8,6 +8,7 @@ import smtplib
 import socket
 import time
 from collections.abc import Iterator
+from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,25 @@ def test_its_mailbox_takes_what_has_none(hub: Hub) -> None:
     assert "accepted: mailbox:anything" in elsewhere
 
 
+def test_any_text_is_a_name(tmp_path: Path) -> None:
+    """Of the configuration, or set; in lists, for commands, and in the mail of alarms."""
+    named = '[[device]]\naddress = "127.0.0.2"\nname = "Front Door"\nkind = "camera"\n'
+    with Hub(tmp_path, named) as hub:
+        assert hub.run("device", "set", "127.0.0.1", "--name", "front-door").returncode == 1
+        done = hub.run("device", "set", "127.0.0.1", "--name", "Tür / Höhe", "--expect", "1s")
+        assert done.returncode == 0, done.stderr
+        send(hub, "127.0.0.2", to="log")
+        listed = {row["name"]: row["kind"] for row in hub.json("device", "list")}
+        assert listed == {"Front Door": "camera", "Tür / Höhe": None}
+        shown = hub.run("device", "show", "front door").stdout.decode()
+        assert "127.0.0.2" in shown
+        assert "Tür / Höhe" in hub.run("device", "list").stdout.decode()
+        [alarm] = hub.wait_for_mail("postmaster")
+        mail = message_from_bytes(alarm, policy=policy.default)
+        assert mail["Subject"] == "Tür / Höhe has never sent mail"
+        assert "waypost device show 'Tür / Höhe' --dialogue" in mail.get_content()
+
+
 def test_what_cannot_be_set_is_refused(hub: Hub) -> None:
     """The same with a hub and without."""
     send(hub, "127.0.0.2")
@@ -252,7 +272,9 @@ def test_what_cannot_be_set_is_refused(hub: Hub) -> None:
     for _ in range(2):
         for arguments, said, status in (
             (("127.0.0.2", "--alarm", "pigeon:1"), "no target", 2),
-            (("127.0.0.2", "--name", "a b"), "letters", 2),
+            (("127.0.0.2", "--name", "a\tb"), "expected a text", 2),
+            (("127.0.0.2", "--name", "127 0 0 3"), "IP address", 2),
+            (("127.0.0.2", "--command-topic", "a/#"), "one of: text", 2),
             (("127.0.0.2", "--expect", "soon"), "span of time", 2),
             (("127.0.0.2", "--mailbox", ""), "mailbox '': expected a text", 2),
             (("127.0.0.2",), "nothing to set", 2),

@@ -24,6 +24,7 @@ from .conftest import HOST_A, HOST_B
 PORT, LMTP_PORT, CLEAR_PORT = 2525, 2424, 2526
 DEVICE, OTHER, VOUCHER, STRANGER = "10.9.0.2", "10.9.0.3", "10.9.0.4", "10.9.0.5"
 DEVICE_6 = "fd00:9::2"
+DUAL, DUAL_6 = "10.9.0.6", "fd00:9::6"  # one device, as the operator says
 LISTENERS = (
     f'[[listener]]\nname = "smtp"\nbind = ["0.0.0.0:{PORT}", "[::]:{PORT}"]\n'
     f'[[listener]]\nname = "clear"\nbind = ["0.0.0.0:{CLEAR_PORT}"]\n'
@@ -41,8 +42,9 @@ NETWORKS = (
 def pair() -> Iterator[tuple[Namespace, Namespace]]:
     """The hub's host, and one with all the devices."""
     with joined_namespaces(HOST_A, HOST_B) as namespaces:
-        for number in (3, 4, 5):
+        for number in (3, 4, 5, 6):
             namespaces[1].add_address(f"10.9.0.{number}/24")
+        namespaces[1].add_address(f"{DUAL_6}/64")
         yield namespaces
 
 
@@ -99,6 +101,7 @@ def site(
 ) -> Iterator[Site]:
     """A hub that proves, with a voucher."""
     config = NETWORKS + f'[policy]\nvouchers = ["{VOUCHER}/32"]\n'
+    config += f'[[device]]\naddress = ["10.9.0.6", "{DUAL_6}"]\nname = "dual"\n'
     hub = make_site(pair, tmp_path_factory.mktemp("literal") / "hub", config)
     done = hub.run(
         *("user", "add", "cam", "--sender", "*@[10.9.0.0/24]", "--password-file", "-"),
@@ -119,6 +122,13 @@ SENDERS = [
     (DEVICE_6, f"cam@[IPv6:{DEVICE_6}]", "pass"),
     (DEVICE_6, "cam@[IPv6:FD00:0009:0:0:0:0:0:2]", "pass"),
     (STRANGER, f"cam@[{STRANGER}]", "pass"),
+    # One device by its other address; that says nothing of third ones.
+    (DUAL, f"cam@[IPv6:{DUAL_6}]", "pass"),
+    (DUAL_6, f"cam@[{DUAL}]", "pass"),
+    (DUAL_6, f"cam@[IPv6:::ffff:{DUAL}]", "pass"),
+    (DUAL, f"cam@[IPv6:{DEVICE_6}]", ""),
+    (DUAL_6, f"cam@[{DEVICE}]", ""),
+    (DEVICE, f"cam@[{DUAL}]", ""),
     # Another host, trusted or not.
     (DEVICE, f"cam@[{OTHER}]", ""),
     (DEVICE, f"cam@{OTHER}", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import socket
 import threading
@@ -21,8 +22,16 @@ from tests.support.hub import Hub
 from tests.support.mail import message, submit, wire
 from tests.support.mosquitto import PASSWORD, USER, Mosquitto, json_of
 from tests.support.ports import free_port
+from tests.support.static_resolver import StaticResolver
 from tests.support.toml import retry, route
 from tests.support.waiting import wait_until
+from waypost.app import make_own_addresses
+from waypost.config.load import load_settings
+from waypost.delivery.credentials import Credentials
+from waypost.http.client import HttpClient
+from waypost.net.gate import Gate, Origin
+from waypost.net.networks import NOWHERE
+from waypost.oauth.store import Kept, Loss
 
 from .conftest import StartHub
 
@@ -333,6 +342,11 @@ def test_a_device_that_left_the_configuration_is_taken_away(
     wait_until(lambda: not any("Yard" in topic for topic in broker.kept()), hub.log_text)
     send(hub)
     wait_until(lambda: f"{DEVICE}/state" in broker.kept(), hub.log_text)
+    # One without a name goes when it is forgotten, until it comes again.
+    assert hub.run("device", "forget", "127.0.0.1").returncode == 0
+    wait_until(lambda: not any("127-0-0-1" in topic for topic in broker.kept()), hub.log_text)
+    send(hub)
+    wait_until(lambda: f"{DEVICE}/state" in broker.kept(), hub.log_text)
     # And named again while the broker is away.
     broker.stop()
     hub.config_file.write_text(f"{hub.config_file.read_text()}\n{named}")
@@ -353,6 +367,129 @@ def test_another_base_leaves_nothing_behind(start_hub: StartHub, broker: Mosquit
     wait_until(lambda: not any("waypost" in topic for topic in broker.kept()), hub.log_text)
     send(hub)
     wait_until(lambda: json_of(broker.kept()["house/127-0-0-1/state"])["count"] == 2, hub.log_text)
+
+
+def reconfigure(hub: Hub, old: str, new: str) -> None:
+    text = hub.config_file.read_text()
+    assert old in text
+    hub.config_file.write_text(text.replace(old, new))
+    done = hub.run("reload")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_kind_that_no_route_names_any_more_goes(start_hub: StartHub, broker: Mosquitto) -> None:
+    more = route("mqtt:fault", "mqtt:smoke", name="faults", match='recipient = "fault@*"')
+    hub = start_hub(config(broker) + more)
+    send(hub)
+    send(hub, to="fault@[127.0.0.1]")
+    topic = "homeassistant/device/waypost_127-0-0-1/config"
+    wait_until(lambda: f"{DEVICE}/smoke" in broker.kept(), hub.log_text)
+    wait_until(lambda: f"{DEVICE}/fault" in broker.kept(), hub.log_text)
+    wait_until(lambda: not queued(hub), hub.log_text)
+    with broker.listener(topic) as listener:
+        listener.settle()
+        before = len(listener.got(topic))
+        reconfigure(hub, '"mqtt:fault", "mqtt:smoke"', '"mailbox:faults"')
+        listener.wait_for(topic, before + 2)
+        listener.settle()
+        taken, after = (json_of(one.payload)["cmps"] for one in listener.got(topic)[before:])
+    # With nothing but its platform a component goes; later it is not named at all.
+    assert taken["is_fault"] == taken["is_smoke"] == {"p": "binary_sensor"}
+    assert set(after) == {"event", "is_motion", "last_seen", "count"}
+    assert after["event"]["event_types"] == ["motion"]
+    wait_until(lambda: f"{DEVICE}/fault" not in broker.kept(), hub.log_text)
+    assert json_of(broker.kept()[topic])["cmps"] == after
+    # A broker that is away is told later, also by another run of the hub.
+    broker.stop()
+    reconfigure(hub, '"mqtt:motion"', '"mailbox:cams"')
+    hub.kill()
+    hub.start()
+    broker.start()
+    wait_until(lambda: "waypost/bridge/info" in broker.kept(), hub.log_text)
+    wait_until(lambda: "127-0-0-1" not in "".join(broker.kept()), hub.log_text)
+
+
+def test_a_broker_that_is_left_keeps_nothing(start_hub: StartHub, broker: Mosquitto) -> None:
+    hub = start_hub(config(broker))
+    send(hub, picture_mail(("jpeg", JPEG)))
+    wait_until(lambda: f"{DEVICE}/motion" in broker.kept(), hub.log_text)
+    with Mosquitto() as other, broker.listener("waypost/bridge/state") as listener:
+        reconfigure(hub, str(broker.port), str(other.port))
+        listener.wait_for("waypost/bridge/state", payload=b"offline")
+        listener.settle()
+        assert broker.kept() == {}
+        wait_until(lambda: f"{DEVICE}/state" in other.kept(), hub.log_text)
+        assert "mqtt-left-behind" not in hub.log_text()
+        # And one that is dead cannot be told.
+        other.kill()
+        reconfigure(hub, str(other.port), str(broker.port))
+        hub.wait_for_log("mqtt-left-behind")
+        wait_until(lambda: f"{DEVICE}/state" in broker.kept(), hub.log_text)
+        # Without a broker, there is none to keep anything.
+        text = hub.config_file.read_text()
+        without = text.replace("[mqtt]\n", "").replace("mqtt:motion", "mailbox:cams")
+        hub.config_file.write_text(re.sub(r"(?m)^url = .*$", "", without))
+        assert hub.run("reload").returncode == 0
+        assert broker.kept() == {}
+
+
+def test_another_broker_after_a_restart_is_told_of(start_hub: StartHub, broker: Mosquitto) -> None:
+    hub = start_hub(config(broker))
+    wait_until(lambda: "waypost/bridge/info" in broker.kept(), hub.log_text)
+    hub.stop()
+    with Mosquitto() as other:
+        text = hub.config_file.read_text()
+        hub.config_file.write_text(text.replace(str(broker.port), str(other.port)))
+        hub.start()
+        hub.wait_for_log("mqtt-left-behind")
+        assert f":{broker.port}" in hub.log_text().split("mqtt-left-behind")[1].splitlines()[0]
+
+
+def test_a_silent_device_is_not_available(start_hub: StartHub, broker: Mosquitto) -> None:
+    hub = start_hub(config(broker))
+    topic = f"{DEVICE}/availability"
+    with broker.listener(topic) as listener:
+        send(hub)
+        listener.wait_for(topic, payload=b"online")
+        assert hub.run("device", "set", "127.0.0.1", "--expect", "2s").returncode == 0
+        listener.wait_for(topic, payload=b"offline")
+    assert broker.kept(topic) == {topic: b"offline"}
+    hub.kill()  # before the registry has written it down by itself
+    hub.start()
+    wait_until(lambda: hub.log_text().count("mqtt-connected") == 2, hub.log_text)
+    wait_until(lambda: "waypost/bridge/info" in broker.kept(), hub.log_text)
+    assert broker.kept(topic) == {topic: b"offline"}
+    # Mail that goes elsewhere means that it is back, too.
+    with broker.listener(topic) as listener:
+        send(hub, to="other@[127.0.0.1]")
+        listener.wait_for(topic, payload=b"online")
+        listener.wait_for(topic, 2, payload=b"offline")
+        # Who is not awaited any more is not missed.
+        assert hub.run("device", "set", "127.0.0.1", "--expect", "none").returncode == 0
+        listener.wait_for(topic, 2, payload=b"online")
+    assert broker.kept(topic) == {topic: b"online"}
+
+
+def test_lost_logins_are_told(start_hub: StartHub, broker: Mosquitto) -> None:
+    relay = (
+        '[relay.cloud]\npreset = "gmail"\nusername = "me@cloud.test"\nclient_id = "x"\n'
+        'client_secret = "y"\n'
+    )
+    hub = start_hub(config(broker) + relay)
+    topic = "waypost/bridge/info"
+    wait_until(lambda: topic in broker.kept(), hub.log_text)
+    assert json_of(broker.kept()[topic])["lost_logins"] == []
+    settings = load_settings(hub.config_file, None, {})
+    [cloud] = settings.relays
+    assert cloud.oauth is not None
+    gate = Gate(trusted=NOWHERE, own=make_own_addresses(settings), listening=frozenset)
+    http = HttpClient(gate, StaticResolver(), Origin.OPERATOR)
+    file = Credentials(settings.data_dir, http, settings.relays).file(cloud, cloud.oauth)
+    file.path.parent.mkdir(exist_ok=True)
+    file.write(Kept(None, Loss(time.time(), "revoked")))
+    hub.stop()
+    hub.start()
+    wait_until(lambda: json_of(broker.kept()[topic])["lost_logins"] == ["cloud"], hub.log_text)
 
 
 def test_mail_that_came_from_mqtt_does_not_go_back(start_hub: StartHub, broker: Mosquitto) -> None:

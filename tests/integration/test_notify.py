@@ -142,6 +142,26 @@ def test_only_what_failed_is_tried_again(start_hub: StartHub, server: HookServer
     assert "outcome=delivered" in last
 
 
+@pytest.mark.parametrize("second", ["/503,200/second", "/slow/second"])
+def test_a_restart_tells_nobody_again(start_hub: StartHub, server: HookServer, second: str) -> None:
+    """Neither after a failure, nor when the hub is killed between two URLs."""
+    urls = [at(server, "/200/first"), at(server, second)]
+    hub = start_hub(route("notify:phones") + notify(*urls) + retry(2, max_s=2))
+    send(hub)
+    server.wait_for(1, second)
+    if "slow" not in second:
+        hub.wait_for_log("outcome=deferred")
+        hub.stop()
+    hub.kill()
+    kept = hub.data / "notify.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert PASSWORD.encode() not in kept.read_bytes()
+    hub.start()
+    server.wait_for(2, second)
+    assert len(server.asked("/200/first")) == 1
+    hub.kill()
+
+
 def test_failures_are_told_apart(start_hub: StartHub, server: HookServer) -> None:
     with reserved_port() as dead:
         ways = {

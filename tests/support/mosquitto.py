@@ -228,7 +228,7 @@ class Listener:
         correlation: bytes | None = None,
     ) -> None:
         """Say something; back when the broker has it."""
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if answer_to is not None:
             properties.ResponseTopic = answer_to
         if correlation is not None:

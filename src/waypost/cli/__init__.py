@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from waypost import __version__
-from waypost.cli import (
-    check,
-    configuration,
-    device,
-    dns,
-    mailbox,
-    queue,
-    relay,
-    route,
-    send,
-    sendmail,
-    serve,
-    tls,
-    trace,
-    user,
-)
 from waypost.cli.output import EXIT_LATER, EXIT_NO, EXIT_USAGE, complain, reason_of
 from waypost.errors import ConfigError, HubUnreachable, TemporaryError, WaypostError
+
+# Which module of this package has a verb, in the order of the help.
+_MODULES = {
+    **dict.fromkeys(("serve", "reload", "version", "completion"), "serve"),
+    **{verb: verb for verb in ("send", "sendmail", "route", "check", "queue", "mailbox", "trace")},
+    **{verb: verb for verb in ("device", "relay", "dns", "tls", "user")},
+    "config": "configuration",
+}
 
 _EPILOG = """\
 Start with "waypost serve"; then mail alerts@[127.0.0.1] on port 2525.
@@ -34,8 +27,11 @@ Exit status: 0 yes, 1 no (refused, not found), 2 usage or configuration error, 7
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole grammar of the command line; the reference is generated from it."""
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The grammar of the command line; the reference is generated from it.
+
+    `verb` is the only one that is asked for, so that no other's code is loaded; None: all.
+    """
     parser = argparse.ArgumentParser(
         prog="waypost",
         description="Mail straight to and from IP addresses: a hub, its queue and its tools.",
@@ -58,16 +54,18 @@ def build_parser() -> argparse.ArgumentParser:
         " /var/lib/waypost as root, else $XDG_DATA_HOME/waypost)",
     )
     verbs = parser.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
-    delivering = (serve, send, sendmail, route, check, queue, mailbox, trace)
-    for module in (*delivering, device, relay, dns, tls, user, configuration):
-        module.add_commands(verbs, common)
+    wanted = _MODULES.values() if verb is None else (_MODULES[verb],)
+    for module in dict.fromkeys(wanted):
+        importlib.import_module(f"waypost.cli.{module}").add_commands(verbs, common)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    parser = build_parser()
-    parsed = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # No option of the program itself takes a value: the verb comes first, or there is none.
+    verb = words[0] if words and words[0] in _MODULES else None
+    parsed = build_parser(verb).parse_args(words)
     try:
         status: int = parsed.run(parsed)
         sys.stdout.flush()

@@ -90,6 +90,11 @@ def add_commands(
         metavar="TARGET",
         help="where alarms go, as a target of [[route]] (default: the mailbox of postmaster)",
     )
+    change.add_argument(
+        "--command-topic",
+        metavar="TOPIC",
+        help="mail to the device's own address is published there; pump/set, or pump/set#line",
+    )
     change.set_defaults(run=_set)
     forget = actions.add_parser(
         "forget", parents=[common], help="know nothing of it, until it comes again"
@@ -195,6 +200,7 @@ def _set(parsed: argparse.Namespace) -> int:
         "failure": parsed.failure,
         "success": parsed.success,
         "alarm": parsed.alarm,
+        "command_topic": parsed.command_topic,
     }
     wanted = {
         key: None if value in (NOTHING, [NOTHING]) else value
@@ -268,6 +274,7 @@ def _say_device(row: dict[str, Any], *, as_json: bool) -> None:
         "failure": ", ".join(row["failure"] or ()),
         "success": ", ".join(row["success"] or ()),
         "alarms to": row["alarm"],
+        "hears by": None if row["command_topic"] is None else f"publish:{row['command_topic']}",
         "first seen": local_time(row["first_at"]) or "never",
         "last seen": local_time(row["last_at"]),
         "last mail": local_time(row["mail_at"]) or "never",

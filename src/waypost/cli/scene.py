@@ -105,7 +105,7 @@ def scene_of(parsed: argparse.Namespace, client_text: str) -> Scene:
     gate = make_gate(settings, own, lambda: configured_places(settings))
     devices = make_registry(settings)
     devices.load()
-    table = make_table(settings, own, make_mailbox_names(settings), gate, devices.mailbox_of)
+    table = make_table(settings, own, make_mailbox_names(settings), gate, devices)
     arrival = Arrival(
         protocol="ESMTP",
         client_ip=client,

@@ -14,9 +14,7 @@ from waypost.cli.output import EXIT_LATER, EXIT_USAGE, EXIT_YES, complain, reaso
 from waypost.config.load import load_settings
 from waypost.control import ask_hub
 from waypost.errors import StoreUnavailable
-from waypost.hub import run_hub
 from waypost.queue.room import is_full
-from waypost.queue.sqlite import StoreInUse
 
 
 def add_commands(
@@ -38,6 +36,10 @@ def add_commands(
 
 
 def _serve(parsed: argparse.Namespace) -> int:
+    # It is most of the program, and its neighbours here are commands of a moment.
+    from waypost.hub import run_hub
+    from waypost.queue.sqlite import StoreInUse
+
     arguments = load_arguments(parsed)
     settings = load_settings(**arguments)
     try:

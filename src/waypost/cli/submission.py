@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from email.utils import formatdate, make_msgid
 from ipaddress import ip_address
 
-from waypost.app import loop_factory, make_gate, make_own_addresses, make_smtp
+from waypost.app import loop_factory, make_gate, make_own_addresses, make_resolver, make_smtp
 from waypost.config.settings import Settings
 from waypost.control import ask_hub
 from waypost.delivery.transport import DeliveryJob, reply_to
+from waypost.dns.later import LaterResolver
 from waypost.errors import HubUnreachable, PermanentError, TemporaryError
 from waypost.mail.address import Address, AddressLiteral
 from waypost.mail.envelope import (
@@ -101,7 +102,8 @@ async def _deliver(
     settings: Settings, message: QueuedMessage, queued: list[QueuedRecipient], target: Target
 ) -> list[Outcome]:
     own = make_own_addresses(settings)
-    transport = make_smtp(settings, own, make_gate(settings, own))
+    resolver = LaterResolver(lambda: make_resolver(settings))
+    transport = make_smtp(settings, own, make_gate(settings, own), resolver=resolver)
     groups: dict[str, list[QueuedRecipient]] = {}
     for recipient in queued:
         groups.setdefault(transport.destination(target, recipient), []).append(recipient)

@@ -28,6 +28,7 @@ from waypost.routing.groups import GroupSettings
 from waypost.routing.mailboxes import HUB, MailboxSettings, id_of
 from waypost.routing.table import ListSettings, RoutingSettings, Rule
 from waypost.routing.targets import parse_target
+from waypost.routing.topics import TopicSettings
 from waypost.tls.settings import TlsSettings
 
 
@@ -81,6 +82,7 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
             groups=GroupSettings(
                 addresses["groups"], addresses["names"], addresses["moved"], extra_own
             ),
+            topics=_topics(values["mqtt"]),
         ),
         mailboxes=MailboxSettings(
             auto_create=mailboxes["auto_create"],
@@ -146,12 +148,19 @@ def compose(values: Values, source: Path | None, data_dir: Path) -> Settings:
         senders=SenderPolicy(
             LiteralSender(values["policy"]["literal_sender"]),
             Networks(values["policy"]["vouchers"]),
+            tuple(
+                frozenset(device["address"])
+                for device in values["device"]
+                if len(device["address"]) > 1
+            ),
         ),
         mqtt=mqtt,
         mqtt_events=mqtt_events,
         web_url=values["http"]["url"],
         devices=tuple(
-            DeviceSettings(device["address"], device["name"], device["kind"])
+            DeviceSettings(
+                *(device["address"], device["name"], device["kind"], device["command_topic"])
+            )
             for device in values["device"]
         ),
         http=http_of(values["http"]),
@@ -176,6 +185,12 @@ def _acme(acme: dict[str, Any]) -> AcmeSettings | None:
         profile=acme["profile"],
         ca=acme["ca"],
     )
+
+
+def _topics(mqtt: dict[str, Any]) -> TopicSettings | None:
+    if mqtt["url"] is None:
+        return None
+    return TopicSettings(mqtt["base"], mqtt["discovery"], mqtt["mailbox"], mqtt["topics"])
 
 
 def masked_by(networks: dict[str, Any]) -> frozenset[IPAddress]:

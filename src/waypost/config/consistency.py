@@ -15,10 +15,12 @@ from waypost.config.schema import SECTIONS
 from waypost.config.settings import DEFAULT_LISTENERS
 from waypost.config.storms import storm_faults
 from waypost.config.web import hook_faults, token_faults
-from waypost.devices.names import RESERVED, slug
+from waypost.devices.names import slug
 from waypost.mail.address import IPAddress
 from waypost.mqtt.filters import overlap
+from waypost.mqtt.publication import Publication, check_foreign
 from waypost.net.networks import WORDS, only_host
+from waypost.routing.mailboxes import POSTMASTER
 from waypost.routing.targets import Target, parse_target
 
 
@@ -148,8 +150,12 @@ class Consistency:
             if given:
                 self._fault(("mqtt", given[0]), "needs mqtt.url, as in mqtt://192.168.1.5:1883")
             for index, route in enumerate(values["route"]):
-                if any(parse_target(target).kind == "mqtt" for target in route["to"] or ()):
-                    self._fault(("route", index, "to"), "an mqtt: target needs mqtt.url")
+                for kind in {parse_target(target).kind for target in route["to"] or ()}:
+                    if kind in ("mqtt", "publish"):
+                        self._fault(("route", index, "to"), f"{kind}: needs mqtt.url")
+            for index, device in enumerate(values["device"]):
+                if device["command_topic"] is not None:
+                    self._fault(("device", index, "command_topic"), "needs mqtt.url")
             if values["mqtt.subscribe"]:
                 self._fault(("mqtt", "subscribe"), "needs mqtt.url")
             return
@@ -163,6 +169,41 @@ class Consistency:
         for key in ("ca", "certificate"):
             if mqtt[key] is not None and not mqtt["url"].is_secure:
                 self._fault(("mqtt", key), "is for mqtts:// only")
+        self._check_topics(values)
+
+    def _check_topics(self, values: Values) -> None:
+        """Nothing is published where the hub itself does, and no mailbox is in the way."""
+        mqtt = values["mqtt"]
+        named: list[tuple[KeyPath, str]] = [
+            (("route", index, "to"), target.argument)
+            for index, route in enumerate(values["route"])
+            for target in map(parse_target, route["to"] or ())
+            if target.kind == "publish"
+        ]
+        named += [
+            (("device", index, "command_topic"), device["command_topic"])
+            for index, device in enumerate(values["device"])
+            if device["command_topic"] is not None
+        ]
+        for path, text in named:
+            try:
+                check_foreign(Publication.parse(text).topic, mqtt["base"], mqtt["discovery"])
+            except ValueError as error:
+                self._fault(path, f"{text!r}: {error}")
+        if bool(mqtt["mailbox"]) != bool(mqtt["topics"]):
+            self._fault(("mqtt",), "mailbox and topics go together")
+        if not mqtt["mailbox"]:
+            return
+        separator = values["mailboxes"]["subaddress"]
+        if not separator:
+            self._fault(("mqtt", "mailbox"), "needs mailboxes.subaddress, which is before a topic")
+        elif separator in mqtt["mailbox"]:
+            self._fault(("mqtt", "mailbox"), f"{separator!r} begins the topic (subaddress)")
+        taken = {POSTMASTER, *(entry["name"] for entry in values["list"])}
+        for mailbox in values["mailbox"]:
+            taken |= {mailbox["name"], *mailbox["aliases"]}
+        if mqtt["mailbox"].casefold() in {name.casefold() for name in taken if name}:
+            self._fault(("mqtt", "mailbox"), "is the name of a mailbox, alias or list already")
 
     def _check_subscriptions(self, values: Values) -> None:
         routes = {route["name"] for route in values["route"]}
@@ -197,11 +238,11 @@ class Consistency:
         for index, device in enumerate(devices):
             if device["name"] is not None:
                 name = slug(device["name"])
-                if name in RESERVED:
-                    self._fault(("device", index, "name"), f"{name!r} is the hub's own")
-                elif name in slugs:
-                    self._fault(("device", index, "name"), f"two devices would be {name!r}")
-                slugs.add(name)
+                if name.lower() in slugs:
+                    self._fault(
+                        ("device", index, "name"), f"two devices would be {name!r} in topics"
+                    )
+                slugs.add(name.lower())
             for ip in device["address"] or ():
                 if ip in addresses:
                     self._fault(("device", index, "address"), f"{ip} is here twice")

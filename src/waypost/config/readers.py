@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from waypost.acme.settings import AUTO, LETS_ENCRYPT
-from waypost.delivery.notice import checked_template
+from waypost.delivery.notice import FIELDS
+from waypost.devices.names import check_name
 from waypost.dns.resolver import SYSTEM, split_server
 from waypost.errors import AddressError
 from waypost.http.url import Url
@@ -27,6 +28,7 @@ from waypost.mail.address import (
 )
 from waypost.mail.template import Template
 from waypost.mqtt.filters import read_filter
+from waypost.mqtt.publication import Publication
 from waypost.mqtt.settings import NAMES, TREES, BrokerUrl, read_base, read_prefix
 from waypost.net.networks import Networks
 from waypost.routing.hours import Hours
@@ -395,6 +397,27 @@ def read_topic_prefix(value: Any) -> str:
     return read_prefix(read_any_text(value))
 
 
+def read_topic_filter(value: Any) -> str:
+    return read_filter(read_text(value))
+
+
+def read_publication(value: Any) -> str:
+    return str(Publication.parse(read_text(value)))
+
+
+def read_mailbox_label(value: Any) -> str:
+    text = read_text(value)
+    if LABEL.fullmatch(text) is None:
+        raise ValueError(f"{text!r}: expected letters, digits, - and _, 48 at most")
+    return text
+
+
+def read_device_name(value: Any) -> str:
+    text = read_text(value)
+    check_name(text)
+    return text
+
+
 def read_addresses(value: Any) -> tuple[IPAddress, ...]:
     """One IP address, or several."""
     entries = value if isinstance(value, list) else [value]
@@ -494,15 +517,11 @@ def read_pixels(value: Any) -> int | None:
     return value or None
 
 
-def read_template(value: Any) -> str:
+def read_template(value: Any) -> Template:
     """A text with $fields; it may have several lines."""
     if not isinstance(value, str) or not value.replace("\n", "").isprintable():
         raise ValueError("expected a text without control characters")
-    return checked_template(value)
-
-
-def read_topic_filter(value: Any) -> str:
-    return read_filter(read_text(value))
+    return Template.parse(value, FIELDS)
 
 
 def read_qos(value: Any) -> int:

@@ -17,6 +17,7 @@ from waypost.errors import WaypostError
 from waypost.http.client import HttpClient
 from waypost.oauth.endpoint import TokenEndpoint
 from waypost.oauth.keeper import LOST_AGAIN_S, LoginLost, TokenKeeper, Watcher
+from waypost.oauth.messages import TokenTrouble
 from waypost.oauth.settings import OAuthSettings
 from waypost.oauth.store import Kept, TokenFile
 from waypost.observe import Log
@@ -171,6 +172,16 @@ class Credentials:
         """Let refreshes under way come to their end."""
         for keeper in self._keepers.values():
             await keeper.settle()
+
+    def lost(self) -> set[str]:
+        """The relays whose login is lost, by name, as their files have it; blocks."""
+        found = set()
+        for relay in self._relays.values():
+            # A file that cannot be read is trouble, told of when the relay is used.
+            with contextlib.suppress(TokenTrouble):
+                if relay.oauth is not None and self.file(relay, relay.oauth).read().loss:
+                    found.add(relay.name)
+        return found
 
     def file(self, relay: Relay, settings: OAuthSettings) -> TokenFile:
         """Where a relay's tokens lie."""

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from waypost.devices.names import DeviceName, DeviceNames
 from waypost.errors import TemporaryError
-from waypost.mail.message import QueuedMessage, header_fields
+from waypost.mail.message import QueuedMessage, decoded_fields, header_fields
 from waypost.mail.standing import standing_of
 from waypost.reading.event import MAX_TEXT, event_of, page_of
 from waypost.reading.process import MailReader
@@ -90,18 +90,21 @@ class EventReader:
 
     async def has_field(self, message: QueuedMessage, name: str) -> bool:
         """Whether the start of the header has a field (lower case). Raises as `read`."""
-        return await self.field(message, name) is not None
+        return bool(await self.values(message, name))
 
-    async def field(self, message: QueuedMessage, name: str) -> str | None:
-        """The first field of this name (lower case); None: there is none. Raises as `read`."""
+    async def values(self, message: QueuedMessage, name: str) -> list[str]:
+        """What fields of that name (lower case) in the start of the header say, decoded.
+
+        Raises as `read`.
+        """
         async with _opened(message) as source:
             if isinstance(source, bytes):
                 head = source[:_HEAD_OCTETS]
             else:
                 head = await asyncio.to_thread(source.read, _HEAD_OCTETS)
-        values = (value for found, value in header_fields(head) if found == name)
-        value = next(values, None)
-        return None if value is None else value.decode("latin-1")
+        if not any(found == name for found, _ in header_fields(head)):
+            return []
+        return [value for found, value in decoded_fields(head) if found == name]
 
     def device_of(self, message: QueuedMessage) -> DeviceName:
         """Who sent it."""

@@ -1,15 +1,11 @@
-"""A mail as a notification: title and text from templates, and a picture. Values only.
-
-Templates are `string.Template`s, as users of mailrise know them: `$subject` is replaced by a text,
-and nothing in a template, or in what a mail puts into one, is ever run.
-"""
+"""A mail as a notification: title and text from templates, and a picture. Values only."""
 
 from __future__ import annotations
 
-from string import Template
 from typing import NamedTuple
 
 from waypost.delivery.events import Event
+from waypost.mail.template import Template
 
 # What templates may name: keys of the event.
 FIELDS = (
@@ -28,23 +24,12 @@ class Notice(NamedTuple):
     text: str
 
 
-def checked_template(text: str) -> str:
-    """The same text. Raises ValueError when it is none of ours."""
-    template = Template(text)
-    if not template.is_valid():
-        raise ValueError(f"{text!r}: a $ that stands for itself is written $$")
-    unknown = [name for name in template.get_identifiers() if name not in FIELDS]
-    if unknown:
-        raise ValueError(f"unknown: ${', $'.join(unknown)}; known: ${', $'.join(FIELDS)}")
-    return text
-
-
 def notice_of(
     event: Event,
     recipient: str,
     *,
-    title: str,
-    text: str,
+    title: Template,
+    text: Template,
     max_text: int,
     has_picture: bool,
     left_out: str = "",
@@ -53,26 +38,20 @@ def notice_of(
 
     `left_out` is a last line, about attachments; it stays where the text is cut.
     """
-    values = {name: _words(event.json.get(name)) for name in FIELDS} | {"recipient": recipient}
+    values = {name: event.json.get(name) for name in FIELDS} | {"recipient": recipient}
     if event.json["text_truncated"]:
-        values["text"] += "…"
-    head = " ".join(Template(title).substitute(values).split())
+        values["text"] = f"{values['text']}…"
+    head = " ".join(title.fill(values).split())
     more = event.json.get("more")
     # The subject of a digest says so itself.
     if more and not head.startswith(f"{more} "):
         head = f"{_cut(head, MAX_TITLE - 20)} (+{more} more)"
-    body = Template(text).substitute(values).strip()
+    body = text.fill(values).strip()
     if not body and not has_picture:
         body = "(the mail has no text)"
     if left_out:
         body = f"{_cut(body, max(max_text - len(left_out) - 1, 0))}\n{left_out}".strip()
     return Notice(_cut(head, MAX_TITLE), _cut(body, max_text))
-
-
-def _words(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
 
 
 def _cut(text: str, most: int) -> str:

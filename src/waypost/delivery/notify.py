@@ -1,14 +1,13 @@
 """The transport of ``notify`` targets: people are told by services that Apprise speaks to.
 
-What failed is tried again by the schedule, and only where it failed: who was told is remembered
-for as long as the hub runs.
+What failed is tried again by the schedule, and only where it failed: who was told is remembered.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from waypost.delivery.attachments import (
@@ -23,27 +22,25 @@ from waypost.delivery.attachments import (
 from waypost.delivery.events import EventReader
 from waypost.delivery.notice import PICTURES, Notice, notice_of
 from waypost.delivery.notifier import Notifier, Told
+from waypost.delivery.told import ToldUrls, mark_of
 from waypost.delivery.transport import DeliveryJob, deferred
 from waypost.mail.envelope import Outcome, OutcomeKind, QueuedRecipient
 from waypost.mail.message import QueuedMessage
 from waypost.mail.reply import Reply
+from waypost.mail.template import Template
 from waypost.reading.values import Attachment
 from waypost.routing.patterns import Glob
 from waypost.routing.targets import Target
 from waypost.smtp.auth import Secret
 
-TITLE = "$subject"
-TEXT = "$text"
+TITLE = Template("$subject")
+TEXT = Template("$text")
 MAX_TEXT = 2_000
 # Octets; a larger picture is made smaller.
 MAX_ATTACHMENT = 1_048_576
 RULES = AttachmentRules(types=(), max_octets=MAX_ATTACHMENT, picture_px=PICTURE_PX)
 # The first picture needs no type of the list.
 _ANY = (Glob("*"),)
-# Notifications under way whose state is remembered.
-_MAX_REMEMBERED = 10_000
-
-_Key = tuple[str, str, int]  # target, queue id, recipient number
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +49,8 @@ class NotifySettings:
 
     name: str
     urls: tuple[Secret, ...]
-    title: str = TITLE
-    text: str = TEXT
+    title: Template = TITLE
+    text: Template = TEXT
     rules: AttachmentRules = field(default_factory=lambda: RULES)  # beside the first picture
     max_text: int = MAX_TEXT
 
@@ -107,11 +104,12 @@ async def notification(
 class NotifyTransport:
     """Notifies people."""
 
-    def __init__(self, events: EventReader) -> None:
+    def __init__(self, events: EventReader, told: Path) -> None:
+        """`told`: the file where it is remembered who was."""
         self._events = events
         self._settings: dict[str, NotifySettings] = {}
         self._notifiers: dict[str, Notifier] = {}
-        self._told: OrderedDict[_Key, set[Secret]] = OrderedDict()
+        self._told = ToldUrls(told)
 
     def configure(self, notify: Sequence[NotifySettings]) -> None:
         """From now on these."""
@@ -153,22 +151,20 @@ class NotifyTransport:
         files: Sequence[Enclosed],
     ) -> Reply:
         notifier = self._notifiers.setdefault(settings.name, Notifier())
-        key = (settings.name, job.message.queue_id, recipient.number)
-        done = self._told.setdefault(key, set())
-        while len(self._told) > _MAX_REMEMBERED:
-            self._told.popitem(last=False)
+        key = f"{settings.name} {job.message.queue_id} {recipient.number}"
+        before = await self._told.of(key)
         failures: list[tuple[int, Told]] = []
         for number, url in enumerate(settings.urls, 1):
-            if url in done:
+            if mark_of(url) in before:
                 continue
             told = await notifier.tell(url, notice, files)
-            if told.is_done:
-                done.add(url)
-            else:
+            if not told.is_done:
                 failures.append((number, told))
+            elif failures or number < len(settings.urls):
+                await self._told.add(key, url)
         if failures:
             return refusal(settings.name, failures)
-        self._told.pop(key, None)
+        await self._told.forget(key)
         return Reply(250, f"notify {settings.name}: {len(settings.urls)} told", (0, 0))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from waypost.delivery import mqtt, notify, webhook
+from waypost.delivery import mqtt, notify, publish, webhook
 from waypost.delivery.attachments import EventSettings
 from waypost.delivery.discard import DiscardTransport
 from waypost.delivery.events import EventReader
@@ -31,6 +31,7 @@ from waypost.errors import PermanentError, TemporaryError
 from waypost.http.url import Url
 from waypost.mail.envelope import OutcomeKind, QueuedRecipient, QueueId
 from waypost.mail.message import Content, QueuedMessage, decoded_fields
+from waypost.mail.reply import Reply
 from waypost.mqtt.happening import messages_of, note
 from waypost.mqtt.notes import NOTES_FILE, Noted, Notes
 from waypost.mqtt.settings import MqttSettings
@@ -167,6 +168,18 @@ class Preview:
             shown["messages"].append(one)
         return shown
 
+    async def _publish(self, job: DeliveryJob) -> Shown:
+        assert self.mqtt is not None  # as above, and no address names a topic
+        made = await publish.published(self.events, job.message, job.target.argument)
+        shown: Shown = {"broker": str(self.mqtt.url), "messages": []}
+        if isinstance(made, Reply):
+            if made.is_positive:
+                return {**shown, "because": made.text}
+            return {**shown, "taken": False, "trouble": str(made)}
+        payload = made.payload.decode("utf-8", "replace")
+        shown["messages"] = [{"topic": made.topic, "retained": False, "payload": payload}]
+        return shown
+
     async def _webhook(self, job: DeliveryJob) -> Shown:
         settings = self.webhooks[job.target.argument]
         url = Url.parse(settings.url.revealed, allows_clear=True)
@@ -219,6 +232,7 @@ SHOWS: dict[str, Callable[[Preview, DeliveryJob], Awaitable[Shown]]] = {
     "direct": Preview._hosts,
     "list": Preview._list,
     "mqtt": Preview._mqtt,
+    "publish": Preview._publish,
     "webhook": Preview._webhook,
     "notify": Preview._notify,
     "discard": Preview._discard,

@@ -9,6 +9,7 @@ from typing import Any
 from waypost.devices.device import Device
 from waypost.devices.registry import Registry
 from waypost.devices.visits import Visits
+from waypost.mail.address import IPAddress
 from waypost.mail.raw_octets import text_of
 from waypost.observe import Log
 from waypost.tls.kept import KeptUnavailable
@@ -22,9 +23,13 @@ class Desk:
         registry: Registry,
         visits: Visits,
         on_rename: Callable[[], Awaitable[None]],
+        on_forget: Callable[[IPAddress], Awaitable[None]],
         log: Log,
     ) -> None:
-        """`on_rename` is called when a device has another name, or none."""
+        """`on_rename` is called when a device has another name, or none; `on_forget` when it is
+        known no more.
+        """
+        self._on_forget = on_forget
         self._registry = registry
         self._on_rename = on_rename
         self._visits = visits
@@ -61,7 +66,7 @@ class Desk:
         device = self._registry.forget(str(request["device"]))
         self._visits.forget(device.ip)
         await self._registry.write()
-        await self._on_rename()
+        await self._on_forget(device.ip)
         self._log.event("operator", action="forget-device", client=device.ip)
         return {"device": device_row(device)}
 
@@ -79,4 +84,9 @@ class Desk:
 
 def device_row(device: Device) -> dict[str, Any]:
     """A device for programs."""
-    return {"ip": str(device.ip), **device.settings.as_json(), **device.seen_as_json()}
+    return {
+        "ip": str(device.ip),
+        **device.settings.as_json(),
+        **{key: getattr(device, key) for key in ("name", "kind", "command_topic")},
+        **device.seen_as_json(),
+    }

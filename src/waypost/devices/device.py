@@ -10,7 +10,10 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
+from waypost.devices.names import DeviceSettings as Configured
+from waypost.devices.names import check_name
 from waypost.mail.address import IPAddress, as_value
+from waypost.mqtt.publication import Publication
 from waypost.routing.targets import Target, parse_target
 from waypost.smtp.quirks import NO_QUIRK, Quirk
 
@@ -20,7 +23,6 @@ MAX_TEXT = 200  # characters
 MIN_EXPECT_S = 1.0
 MAX_EXPECT_S = 366 * 86_400.0
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,62}")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _DAY_MINUTES = 1_440
 # Targets that have no place for an alarm, or no recipient.
@@ -78,6 +80,7 @@ class DeviceSettings:
     failure: tuple[str, ...] = ()
     success: tuple[str, ...] = ()
     alarm: Target | None = None  # None: the mailbox of postmaster
+    command_topic: str | None = None  # see mqtt/publication; None: mail to it is sent to it
 
     @property
     def judges_mail(self) -> bool:
@@ -105,17 +108,14 @@ class DeviceSettings:
             "failure": list(self.failure) or None,
             "success": list(self.success) or None,
             "alarm": None if self.alarm is None else str(self.alarm),
+            "command_topic": self.command_topic,
         }
 
 
 def _name(value: Any) -> str:
-    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        raise ValueError(f"name {value!r}: expected letters, digits, '-', '_', '.', 63 at most")
-    try:
-        ip_address(value)
-    except ValueError:
-        return value
-    raise ValueError(f"name {value!r}: an IP address is no name")
+    text = _text(value)
+    check_name(text)
+    return text
 
 
 def _text(value: Any, key: str = "") -> str:
@@ -141,6 +141,14 @@ def _alarm(value: Any) -> Target:
     return target
 
 
+def _command(value: Any) -> str:
+    text = _text(value)
+    try:
+        return str(Publication.parse(text))
+    except ValueError as error:
+        raise ValueError(f"command topic {text!r}: {error}") from None
+
+
 def _expect(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("expected seconds")
@@ -159,6 +167,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "failure": _words,
     "success": _words,
     "alarm": _alarm,
+    "command_topic": _command,
 }
 _DEFAULTS = {field.name: field.default for field in fields(DeviceSettings)}
 
@@ -169,6 +178,7 @@ class Device:
 
     ip: IPAddress
     settings: DeviceSettings = DeviceSettings()
+    configured: Configured | None = None  # what [[device]] says, which counts first; None: nothing
     first_at: float | None = None  # None: never seen
     last_at: float | None = None  # a session or a message; None: as above
     mail_at: float | None = None  # None: it has never brought mail
@@ -190,9 +200,26 @@ class Device:
     is_changed: bool = False  # since it was written
 
     @property
+    def name(self) -> str | None:
+        """What it is called; None: nobody has said."""
+        return self.settings.name if self.configured is None else self.configured.name
+
+    @property
+    def kind(self) -> str | None:
+        """What it is, for people; None: as above."""
+        given = None if self.configured is None else self.configured.kind
+        return given or self.settings.kind
+
+    @property
+    def command_topic(self) -> str | None:
+        """See DeviceSettings."""
+        given = None if self.configured is None else self.configured.command_topic
+        return given or self.settings.command_topic
+
+    @property
     def label(self) -> str:
         """Its name, else its address."""
-        return self.settings.name or str(self.ip)
+        return self.name or str(self.ip)
 
     def seen_as_json(self) -> dict[str, Any]:
         """What it has shown, for the file and for programs."""

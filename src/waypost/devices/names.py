@@ -7,18 +7,21 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from ipaddress import ip_address
 from typing import NamedTuple
 
-from waypost.mail.address import IPAddress, ip_text
+from waypost.mail.address import IPAddress, as_value, ip_text
 from waypost.mail.envelope import Arrival
 
 MAX_SLUG = 64
+MAX_NAME = 63
 # Clients by a Unix socket, and those nobody knows.
 LOCAL = "local"
 STRANGERS = "strangers"
 # No device may be called so: topics beside those of devices, and the names above.
 RESERVED = frozenset({"bridge", "send", LOCAL, STRANGERS})
 
+_OTHER = re.compile(r"[^A-Za-z0-9_]")
 _OTHERS = re.compile(r"[^A-Za-z0-9_]+")
 
 
@@ -31,6 +34,29 @@ def slug(text: str) -> str:
     letters = "".join(one for one in plain if not unicodedata.combining(one))
     made = _OTHERS.sub("-", letters).strip("-")[:MAX_SLUG]
     return made or f"device-{sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def address_slug(ip: IPAddress) -> str:
+    """The same of an address. No two share one: the :: that stands for zeros stays two signs."""
+    return _OTHER.sub("-", ip_text(ip))[:MAX_SLUG]
+
+
+def check_name(text: str) -> None:
+    """Raises ValueError for what no device can be called."""
+    if not text.isprintable() or not 0 < len(text) <= MAX_NAME or text != text.strip():
+        raise ValueError(
+            f"name {text!r}: expected a text of {MAX_NAME} characters at most, without blanks at"
+            " its ends"
+        )
+    made = slug(text)
+    if made.lower() in RESERVED:
+        raise ValueError(f"name {text!r}: {made!r} is the hub's own")
+    for address in (text, made.replace("-", "."), made.replace("-", ":")):
+        try:
+            ip_address(address)
+        except ValueError:
+            continue
+        raise ValueError(f"name {text!r}: an IP address is no name")
 
 
 class DeviceName(NamedTuple):
@@ -49,6 +75,7 @@ class DeviceSettings:
     addresses: tuple[IPAddress, ...]
     name: str
     kind: str | None = None  # None: not said
+    command_topic: str | None = None  # see mqtt/publication; None: it has none
 
 
 class DeviceNames:
@@ -68,6 +95,8 @@ class DeviceNames:
             for device in devices
             for ip in device.addresses
         }
+        # A name of the configuration wins over one that was set before.
+        self._taken = {found.slug.lower() for found in self._by_source.values()}
 
     def device_of(self, arrival: Arrival) -> DeviceName:
         """Who sent a mail that came in so.
@@ -84,5 +113,10 @@ class DeviceNames:
         found = self._by_source.get(source)
         if found is not None:
             return found
-        name = self._name_of(source) or source
-        return DeviceName(slug(name), name, source)
+        name = self._name_of(source)
+        if name is not None and slug(name).lower() not in self._taken:
+            return DeviceName(slug(name), name, source)
+        try:
+            return DeviceName(address_slug(as_value(ip_address(source))), source, source)
+        except ValueError:  # a login, or nobody known
+            return DeviceName(slug(source), source, source)

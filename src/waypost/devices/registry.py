@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from waypost.devices.device import MAX_TEXT, Device, DeviceSettings
+from waypost.devices.names import DeviceSettings as Configured
+from waypost.devices.names import slug
 from waypost.errors import WaypostError
 from waypost.mail.address import IPAddress, as_value
 from waypost.mail.message import QueuedMessage, decoded_fields
@@ -71,7 +73,8 @@ class Registry:
         self._log = log
         self._max_devices = max_devices
         self._devices: dict[IPAddress, Device] = {}
-        self._names: dict[str, Device] = {}  # in lower case
+        self._names: dict[str, Device] = {}  # given by `change`; in lower case
+        self._configured: dict[IPAddress, Configured] = {}
         self._changed: list[Device] = []
         self._gone: list[IPAddress] = []
         self._writing: asyncio.Lock = asyncio.Lock()
@@ -93,10 +96,8 @@ class Registry:
 
     def find(self, text: str) -> Device:
         """By address or name. Raises NoSuchDevice."""
-        device = self._names.get(text.lower())
-        if device is None:
-            ip = _as_ip(text)
-            device = None if ip is None else self._devices.get(ip)
+        ip = self._ip_of(text)
+        device = self._names.get(text.lower()) if ip is None else self._devices.get(ip)
         if device is None:
             raise NoSuchDevice(f"there is no device {text!r}; see: waypost device list")
         return device
@@ -104,6 +105,20 @@ class Registry:
     def at(self, ip: IPAddress) -> Device | None:
         """By address; None: it is not known."""
         return self._devices.get(ip)
+
+    def _ip_of(self, text: str) -> IPAddress | None:
+        """The address meant by itself or by a name of the configuration; None: by neither."""
+        addresses = [
+            ip for ip, entry in self._configured.items() if entry.name.lower() == text.lower()
+        ]
+        known = [ip for ip in addresses if ip in self._devices]
+        return next(iter(known or addresses), _as_ip(text))
+
+    def configure(self, devices: Iterable[Configured]) -> None:
+        """What [[device]] says from now on."""
+        self._configured = {ip: entry for entry in devices for ip in entry.addresses}
+        for device in self.all():
+            device.configured = self._configured.get(device.ip)
 
     def name_of(self, ip: IPAddress) -> str | None:
         """The name an address was given; None: it has none."""
@@ -114,6 +129,14 @@ class Registry:
         """The mailbox of a device; None: it has none of its own."""
         device = self._devices.get(ip)
         return None if device is None else device.settings.mailbox
+
+    def command_of(self, ip: IPAddress) -> str | None:
+        """What mail to a device's own address is published as; None: it is sent there."""
+        device = self._devices.get(ip)
+        if device is not None:
+            return device.command_topic
+        entry = self._configured.get(ip)
+        return None if entry is None else entry.command_topic
 
     # What is seen.
 
@@ -178,7 +201,7 @@ class Registry:
         try:
             device = self.find(text)
         except NoSuchDevice:
-            ip = _as_ip(text)
+            ip = self._ip_of(text)
             if ip is None:
                 raise
             settings = self._checked(None, DeviceSettings().changed(wanted))
@@ -205,10 +228,16 @@ class Registry:
         return device
 
     def _checked(self, device: Device | None, settings: DeviceSettings) -> DeviceSettings:
-        if settings.name is not None:
-            other = self._names.get(settings.name.lower())
-            if other is not None and other is not device:
-                raise ValueError(f"{other.ip} has the name {settings.name!r} already")
+        if settings.name is None or (device is not None and settings.name == device.settings.name):
+            return settings
+        # Topics know a name by its slug.
+        wanted = slug(settings.name).lower()
+        for name, other in self._names.items():
+            if other is not device and wanted == slug(name).lower():
+                raise ValueError(f"{other.ip} has the name {other.label!r} already")
+        for ip, entry in self._configured.items():
+            if (device is None or ip != device.ip) and wanted == slug(entry.name).lower():
+                raise ValueError(f"[[device]] gives {ip} the name {entry.name!r}")
         return settings
 
     def forget(self, text: str) -> Device:
@@ -239,6 +268,7 @@ class Registry:
         for ip, settings, seen in rows:
             device = Device.of_json(ip, json.loads(settings), json.loads(seen))
             device.waited_from = now
+            device.configured = self._configured.get(device.ip)
             self._devices[device.ip] = device
             if device.settings.name is not None:
                 self._names[device.settings.name.lower()] = device
@@ -310,6 +340,7 @@ class Registry:
             return None
         self._is_full = False
         device = self._devices[ip] = Device(ip, waited_from=time.monotonic())
+        device.configured = self._configured.get(ip)
         return device
 
     def _make_room(self) -> bool:

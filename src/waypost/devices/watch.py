@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from shlex import quote
 from typing import BinaryIO
 
 from waypost.devices.device import MAX_TEXT, Device
@@ -64,8 +65,12 @@ class Watch:
         *,
         clock: Callable[[], float] = time.monotonic,
         pause_s: float = PAUSE_S,
+        on_silence: Callable[[], None] = lambda: None,
     ) -> None:
-        """`tell` puts an alarm into the queue; `reader` is closed by whoever made it."""
+        """`tell` puts an alarm into the queue; `reader` is closed by whoever made it; `on_silence`
+        is called when others are silent than before.
+        """
+        self._on_silence = on_silence
         self._registry = registry
         self._tell = tell
         self._log = log
@@ -83,6 +88,7 @@ class Watch:
         if device.is_silent:
             device.is_silent = False
             self._back.append(device)
+            self._on_silence()
         if not device.settings.judges_mail:
             return
         if self._mails.qsize() >= MAX_WAITING:
@@ -113,6 +119,7 @@ class Watch:
         now = self._clock()
         for device in [entry for entry in self._registry.all() if self._is_too_silent(entry, now)]:
             device.is_silent = True
+            self._on_silence()
             await self._say_silent(device)
         for report in list(self._reports.values()):
             await self._say_report(report)
@@ -161,7 +168,7 @@ class Watch:
             subject,
             f"{_described(device)} is expected to send mail every {span_text(settings.expect_s)}"
             " and has not.\n\nThis is said once; there will be word when it is back. What it did"
-            f" last: waypost device show {device.label} --dialogue",
+            f" last: waypost device show {quote(device.label)} --dialogue",
         )
 
     async def _say_back(self, device: Device) -> None:
@@ -245,10 +252,10 @@ class Watch:
 
 def _described(device: Device) -> str:
     words = [f"The device {device.label}"]
-    if device.settings.name is not None:
+    if device.name is not None:
         words.append(f"at {device.ip}")
-    if device.settings.kind is not None:
-        words.append(f"({device.settings.kind})")
+    if device.kind is not None:
+        words.append(f"({device.kind})")
     return " ".join(words)
 
 

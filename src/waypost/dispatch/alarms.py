@@ -6,7 +6,9 @@ As a DSN: null reverse-path, marked as automatic (RFC 3834 §5), and never a cau
 from __future__ import annotations
 
 import time
+from base64 import encodebytes
 from collections.abc import Callable
+from email.header import Header
 from textwrap import wrap
 
 from waypost.errors import TemporaryError
@@ -86,12 +88,19 @@ class Alarms:
 
 
 def _content(to: Address, subject: str, text: str, queue_id: QueueId, now: float) -> bytes:
-    """The whole message, canonical and in ASCII."""
+    """The whole message, canonical and in ASCII, whatever devices are called."""
     lines = [
         line
         for paragraph in text.split("\n")
         for line in wrap(paragraph, 76, break_long_words=False, break_on_hyphens=False) or [""]
     ]
+    body = "".join(f"{line}\r\n" for line in lines)
+    kind, encoding = "us-ascii", ""
+    if not body.isascii():
+        kind, encoding = "utf-8", "Content-Transfer-Encoding: base64\r\n"
+        body = encodebytes(body.encode()).decode().replace("\n", "\r\n")
+    if not subject.isascii():
+        subject = Header(subject, "utf-8").encode(linesep="\r\n")
     return (
         f"From: Waypost <{to}>\r\n"
         f"To: <{to}>\r\n"
@@ -100,6 +109,6 @@ def _content(to: Address, subject: str, text: str, queue_id: QueueId, now: float
         f"Message-ID: <{queue_id}@{to.domain}>\r\n"
         "Auto-Submitted: auto-generated\r\n"
         "MIME-Version: 1.0\r\n"
-        "Content-Type: text/plain; charset=us-ascii\r\n"
-        "\r\n" + "".join(f"{line}\r\n" for line in lines)
-    ).encode("ascii", "replace")
+        f"Content-Type: text/plain; charset={kind}\r\n"
+        f"{encoding}\r\n{body}"
+    ).encode("ascii", "replace")  # an address may be of another script

@@ -186,7 +186,10 @@ class Acceptance:
             *(reverse_path, request.body, request.smtputf8, request.envid, request.ret),
             request.requiretls,
         )
-        proven = sender_is_proven(reverse_path, arrival.client_ip, self._own.current)
+        proven = sender_is_proven(reverse_path, arrival.client_ip, self._own.current) or (
+            reverse_path is not None
+            and self._senders.is_another_of(reverse_path, arrival.client_ip)
+        )
         return Transaction(
             arrival,
             envelope,

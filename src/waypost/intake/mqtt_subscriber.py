@@ -18,7 +18,12 @@ from typing import NamedTuple
 from waypost.intake.door import Door
 from waypost.intake.mqtt_mail import FIELD, answer_to, mark_of, request_of
 from waypost.intake.requests import RequestRefused
-from waypost.intake.topic_rates import MAX_TOPIC, TopicRates
+from waypost.intake.topic_rates import (
+    MAX_TOPIC,
+    PER_MINUTE,
+    REQUESTS_PER_MINUTE,
+    TopicRates,
+)
 from waypost.mail.envelope import Arrival
 from waypost.mail.reply import Reply
 from waypost.mqtt.inbound import Purpose, Request, answer_topic
@@ -101,7 +106,7 @@ class MqttSubscriber:
             if key in self._taken:
                 self._end(received, self._taken.pop(key))
                 return
-        elif not self._rates.takes(received.topic):
+        elif not self._rates.takes(received.topic, _per_minute(purpose)):
             received.acknowledge()
             return
         one = _Waiting(received, purpose, settings)
@@ -220,6 +225,10 @@ class MqttSubscriber:
         if answer is not None:
             self._say(answer)
         received.acknowledge()
+
+
+def _per_minute(purpose: Purpose) -> int:
+    return REQUESTS_PER_MINUTE if isinstance(purpose, Request) else PER_MINUTE
 
 
 def _key(received: Received) -> tuple[int, str, bytes]:

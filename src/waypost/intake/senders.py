@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from waypost.accounts.accounts import Account
 from waypost.mail import reply as replies
-from waypost.mail.address import Address, AddressLiteral
+from waypost.mail.address import Address, AddressLiteral, IPAddress
 from waypost.mail.authentication import LITERAL, AuthResult
 from waypost.mail.envelope import Arrival
 from waypost.mail.reply import Reply
@@ -32,6 +32,8 @@ class SenderPolicy:
 
     literal_sender: LiteralSender = LiteralSender.PROVE
     vouchers: Networks = NOWHERE  # hubs whose word counts for other hosts' literals
+    # The addresses of each device that the operator says has several: one proves the others.
+    devices: tuple[frozenset[IPAddress], ...] = ()
 
 
 class Senders:
@@ -91,6 +93,13 @@ class Senders:
             return False
         return account.may_use(address) or self._table().reaches(address, account.name, arrival)
 
+    def is_another_of(self, address: Address, client: IPAddress | None) -> bool:
+        """True for a sender at another address of the device that the client is."""
+        domain = address.domain
+        return isinstance(domain, AddressLiteral) and any(
+            client in one and domain.ip in one for one in self.policy.devices
+        )
+
     def _judge_literal(self, address: Address, where: str, arrival: Arrival) -> AuthResult | None:
         """Whether a sender at a literal is who it says; None: its domain is no literal.
 
@@ -105,6 +114,8 @@ class Senders:
         is_here = client is None or client in own or client.is_loopback
         if ip == client:
             result, reason = "pass", ""
+        elif self.is_another_of(address, client):
+            result, reason = "pass", "by another address of that device"
         elif is_here and ip in own:
             result, reason = "pass", "by a program of that host"
         elif self.is_theirs(arrival, address):

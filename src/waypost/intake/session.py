@@ -435,12 +435,15 @@ class IncomingSession(asyncio.Protocol):
         tell what was offered when nothing comes of it.
         """
         # A descriptor of our own: the transport lets nobody look at its.
-        self._peeked = self._transport.get_extra_info("socket").dup()
+        try:
+            self._peeked = peeked = self._transport.get_extra_info("socket").dup()
+        except OSError:
+            return b""  # none is left, and the handshake needs none
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                return await first_octets(self._peeked)
+                return await first_octets(peeked)
         finally:
-            self._peeked.close()
+            peeked.close()
             self._peeked = None
 
     def _on_login(self, event: LoginRequested) -> None:

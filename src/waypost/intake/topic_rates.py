@@ -11,6 +11,8 @@ from waypost.observe import Log
 # messages for a hub that is away, and they are to get through.
 AT_ONCE = 1_000
 PER_MINUTE = 300
+# Of requests, which programs mean: as many as the hub can well keep.
+REQUESTS_PER_MINUTE = 6_000
 # Topics beyond these are counted as one, and so are those that begin with the same characters.
 MAX_TOPICS = 1_000
 MAX_TOPIC = 200
@@ -31,9 +33,9 @@ class _Rate:
         self.left_out = 0
         self.told_at = now - TELL_S
 
-    def look(self, now: float) -> None:
+    def look(self, now: float, per_minute: int) -> None:
         """Some may come again."""
-        self.left = min(self.left + (now - self.seen_at) * PER_MINUTE / 60, AT_ONCE)
+        self.left = min(self.left + (now - self.seen_at) * per_minute / 60, AT_ONCE)
         self.seen_at = now
 
 
@@ -45,14 +47,14 @@ class TopicRates:
         self._clock = clock
         self._rates: dict[str, _Rate] = {}
 
-    def takes(self, topic: str) -> bool:
+    def takes(self, topic: str, per_minute: int = PER_MINUTE) -> bool:
         """Count a message; False: there are too many, and this one is to be left out."""
         now = self._clock()
         topic = topic[:MAX_TOPIC]
         rate = self._rates.get(topic)
         if rate is None:
             rate = self._new(topic, now)
-        rate.look(now)
+        rate.look(now, per_minute)
         if rate.left >= 1:
             rate.left -= 1
             return True
@@ -67,7 +69,7 @@ class TopicRates:
         if len(self._rates) >= MAX_TOPICS:
             # Those that have been quiet need no counts.
             for name, rate in list(self._rates.items()):
-                rate.look(now)
+                rate.look(now, PER_MINUTE)
                 if rate.left >= AT_ONCE:
                     del self._rates[name]
         if len(self._rates) >= MAX_TOPICS:

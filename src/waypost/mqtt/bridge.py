@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +29,14 @@ from waypost.observe import Log
 READY_S = 3.0
 # Counts and times are written down this often; that a device is ON, at once.
 SAVE_S = 5.0
+# A broker that is left has so long to take back what it keeps.
+FAREWELL_S = 10.0
 # Sleeping longer would miss that the clock was set.
 _MAX_SLEEP_S = 60.0
 # Topic and properties of a message beside its payload, more than enough.
 _FRAME_OCTETS = 1_024
+
+_NO_BROKER = "there is no MQTT broker: mqtt.url is not set"
 
 
 class Bridge:
@@ -46,12 +50,15 @@ class Bridge:
         resolver: Callable[[], Resolver],
         on_back: Callable[[], None],
         on_mail: Callable[[Received, Purpose, MqttSettings], None],
+        web_url: Callable[[], str | None],
         log: Log,
     ) -> None:
         """`on_back` is called when mail had to wait and there is a session again.
 
-        `on_mail` takes messages that become mail, and has them acknowledged.
+        `on_mail` takes messages that become mail, and has them acknowledged. `web_url` says where
+        the hub's web page is.
         """
+        self._web_url = web_url
         self._log = log
         self._notes = Notes(data_dir / NOTES_FILE)
         self._is_loaded = False
@@ -59,6 +66,8 @@ class Bridge:
         self._changed = asyncio.Event()
         self._on_back = on_back
         self._on_mail = on_mail
+        self._lost_logins: tuple[str, ...] = ()
+        self._silent: frozenset[str] = frozenset()  # slugs
         self._has_deferred = True  # mail may wait for a session, also since an earlier run
         self._broker = Broker(
             gate,
@@ -73,13 +82,21 @@ class Bridge:
         return self._settings
 
     async def configure(
-        self, settings: MqttSettings | None, source_to_slug: Callable[[str], str]
+        self,
+        settings: MqttSettings | None,
+        source_to_slug: Callable[[str], str],
+        *,
+        kinds: Collection[str],
+        silent: Callable[[], Collection[str]],
     ) -> None:
-        """Go by these settings; `source_to_slug` says what a device is called now.
+        """Go by these settings; `source_to_slug` says what a device is called now, `kinds` what
+        mail may mean now, `silent` who is overdue, see `note_silence`.
 
         Devices that have another name, or lie elsewhere, are taken away from where they were.
         """
-        notes = self._notes
+        notes, old = self._notes, self._settings
+        if old is not None and (settings is None or settings.url != old.url):
+            await self._leave_nothing(old)
         if settings is None:
             self._settings = None
             await self._broker.configure(None, "", Message("", b"", True))
@@ -88,12 +105,18 @@ class Bridge:
             self._is_loaded = True
             if (trouble := await asyncio.to_thread(notes.load)) is not None:
                 self._log.event("mqtt-notes-trouble", why=trouble)
+        if notes.broker not in ("", str(settings.url)):
+            self._left_behind(notes.broker, "mqtt.url was changed while the hub was not there")
+        notes.broker = str(settings.url)
         self._move(settings)
         for device in list(notes.devices.values()):
-            if source_to_slug(device.source) != device.slug:
+            if source_to_slug(device.source) == device.slug:
+                self._drop_kinds(device, kinds)
+            else:
                 self._remove(device)
         # Before the broker knows: so whatever it still has of us can be taken back.
         notes.filters = sorted({*notes.filters, *_filters(settings)})
+        self.note_silence(silent())
         notes.touch()
         await self._save()
         self._settings = settings
@@ -101,7 +124,24 @@ class Bridge:
         await self._broker.configure(settings, notes.client_id, will)
         if self._broker.is_connected:  # still: it is told the rest when it is connected to
             self._forget_gone()
+            for device in notes.devices.values():
+                if device.dropped:
+                    self._announce(device, settings)
         self._changed.set()
+
+    def note_silence(self, silent: Collection[str]) -> None:
+        """From now on these devices, by slug, are overdue, and others are not."""
+        self._silent = frozenset(silent)
+        for device in self._notes.devices.values():
+            is_silent = device.slug in self._silent
+            if is_silent == device.is_silent:
+                continue
+            device.is_silent = is_silent
+            self._notes.touch()
+            self._changed.set()
+            if self._settings is not None:
+                base, kept = self._settings.base, self._settings.retain
+                self._publish(topics.availability(base, device, is_retained=kept))
 
     async def run(self) -> None:
         """Keep the connection, until cancelled."""
@@ -133,7 +173,7 @@ class Bridge:
         """Publish; back when the broker has all of it. Raises TemporaryError."""
         settings = self._settings
         if settings is None:
-            raise TemporaryError("there is no MQTT broker: mqtt.url is not set")
+            raise TemporaryError(_NO_BROKER)
         try:
             await self._broker.ready(READY_S)
             device = await self._note(happening, settings)
@@ -151,12 +191,38 @@ class Bridge:
 
     def say(self, message: Message) -> None:
         """Publish, without waiting: what cannot be said now is not said."""
-        if self._takes(len(message.payload) + len(message.correlation or b"")):
+        if self.takes(len(message.payload) + len(message.correlation or b"")):
             self._publish(message)
 
     async def connect_again(self) -> None:
         """See Broker.connect_again."""
         await self._broker.connect_again()
+
+    def forget(self, slug: str) -> None:
+        """A device is known no more; the broker is told with the next `configure`."""
+        device = self._notes.devices.get(slug)
+        if device is not None:
+            self._remove(device)
+
+    def note_logins(self, lost: Collection[str]) -> None:
+        """From now on these relays, by name, have lost their login."""
+        self._lost_logins = tuple(sorted(lost))
+        if self._settings is not None:
+            self._publish(self._info(self._settings))
+
+    async def publish(self, message: Message) -> None:
+        """What a mail says, on a topic of others; back when the broker has it.
+
+        Raises TemporaryError.
+        """
+        if self._settings is None:
+            raise TemporaryError(_NO_BROKER)
+        try:
+            await self._broker.ready(READY_S)
+            await self._broker.publish_all([message])
+        except PeerUnreachable:
+            self._has_deferred = True
+            raise
 
     async def close(self) -> None:
         """Say farewell, and write down what has changed."""
@@ -175,15 +241,15 @@ class Bridge:
                 self._remove(notes.oldest())
                 self._forget_gone()
             device = Noted(happening.slug, happening.name, happening.source)
+            device.is_silent = device.slug in self._silent
             notes.devices[device.slug] = device
-            self._publish(topics.bridge_info(settings.base, len(notes.devices)))
+            self._publish(self._info(settings))
         is_news = note(device, happening, now, settings.reset_after_s) or is_news
         notes.touch()
         self._changed.set()
         if is_news:
             await notes.save()
-            if settings.discovery:
-                self._publish(topics.discovery(settings.base, settings.discovery, device))
+            self._announce(device, settings)
         return device
 
     def _messages(
@@ -191,17 +257,20 @@ class Bridge:
     ) -> list[Message]:
         """As `messages_of`; what the broker does not take is logged."""
         picture = happening.picture
-        if picture is not None and not self._takes(len(picture.octets)):
+        if picture is not None and not self.takes(len(picture.octets)):
             self._log.event("mqtt-image-left-out", device=device.slug, octets=len(picture.octets))
-        return messages_of(happening, device, settings, self._takes)
+        return messages_of(happening, device, settings, self.takes)
 
-    def _takes(self, octets: int) -> bool:
-        """Will the broker take so many? One that will not ends the session (MQTT 5 §3.1.2.11)."""
+    def takes(self, octets: int) -> bool:
+        """Will the broker take so many? One that will not ends the session (MQTT 5 §3.2.2.3.6)."""
         most = self._broker.max_packet
         return most is None or octets + _FRAME_OCTETS <= most
 
     def _state(self, device: Noted, settings: MqttSettings) -> Message:
         return topics.state(settings.base, device, is_retained=settings.retain)
+
+    def _info(self, settings: MqttSettings) -> Message:
+        return topics.bridge_info(settings.base, len(self._notes.devices), self._lost_logins)
 
     def _switch_off(self, settings: MqttSettings) -> None:
         now = time.time()
@@ -229,12 +298,11 @@ class Bridge:
 
     def _say_all(self, settings: MqttSettings) -> None:
         base, prefix, kept = settings.base, settings.discovery, settings.retain
-        self._publish(topics.bridge_info(base, len(self._notes.devices)))
+        self._publish(self._info(settings))
         if prefix:
-            self._publish(topics.bridge_discovery(base, prefix))
+            self._publish(topics.bridge_discovery(base, prefix, self._web_url()))
         for device in self._notes.devices.values():
-            if prefix:
-                self._publish(topics.discovery(base, prefix, device))
+            self._announce(device, settings)
             self._publish(topics.availability(base, device, is_retained=kept))
             self._publish(self._state(device, settings))
             for kind in device.kinds:
@@ -289,6 +357,57 @@ class Bridge:
                 found = [topic for topic in found if topic.startswith(f"{notes.prefix}/device/")]
             notes.gone += found
         notes.base, notes.prefix = settings.base, settings.discovery
+
+    async def _leave_nothing(self, old: MqttSettings) -> None:
+        """Take back what a broker keeps of us before it is left, as far as it can be told."""
+        notes, will = self._notes, topics.bridge_state(old.base, topics.OFFLINE)
+        self._settings = None  # mail waits, or it would be kept there again
+        self._has_deferred = True
+        kept = [*notes.gone, *topics.bridge_topics(notes.base, notes.prefix)]
+        for device in notes.devices.values():
+            kept += topics.kept_topics(notes.base, notes.prefix, device)
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await self._broker.publish_all([will, *map(topics.forgotten, kept)])
+        except (TimeoutError, TemporaryError) as error:
+            why = str(error) or f"it did not take all of it within {FAREWELL_S:.0f} s"
+            self._left_behind(str(old.url), why)
+        else:
+            await self._broker.leave(is_said=True)
+            notes.gone.clear()
+        notes.broker = ""
+        notes.touch()
+
+    def _left_behind(self, broker: str, why: str) -> None:
+        """Nobody can tell a broker any more to forget."""
+        self._notes.gone.clear()
+        self._log.event("mqtt-left-behind", to=broker, why=why)
+
+    def _drop_kinds(self, device: Noted, kinds: Collection[str]) -> None:
+        """What no mail can mean any more goes, and a device with nothing else goes with it."""
+        over = [kind for kind in device.kinds if kind not in kinds]
+        if len(over) == len(device.kinds):
+            self._remove(device)
+            return
+        for kind in over:
+            del device.kinds[kind]
+            device.dropped.append(kind)
+            self._notes.gone.append(topics.level_topic(self._notes.base, device, kind))
+
+    def _announce(self, device: Noted, settings: MqttSettings) -> None:
+        """Tell Home Assistant of a device."""
+        base, prefix, dropped = settings.base, settings.discovery, tuple(device.dropped)
+        if not prefix:
+            return
+        if dropped:
+            self._publish(topics.discovery(base, prefix, device, dropped))
+
+        def told(topic: str) -> None:
+            if dropped:
+                device.dropped = [kind for kind in device.dropped if kind not in dropped]
+                self._notes.touch()
+
+        self._publish(topics.discovery(base, prefix, device), done=told)
 
     def _remove(self, device: Noted) -> None:
         notes = self._notes

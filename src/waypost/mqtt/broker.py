@@ -179,10 +179,10 @@ class Broker:
         """So that the broker sends again what was not acknowledged."""
         session = self._session
         if session is not None:
-            await session.leave(GOODBYE_S)
+            await session.leave(GOODBYE_S, why="ended, to be sent again what had no room here")
 
-    async def leave(self, *, for_good: bool = False) -> None:
-        """End the session in good order, saying what the will would.
+    async def leave(self, *, is_said: bool = False, for_good: bool = False) -> None:
+        """End the session in good order, saying what the will would, unless that `is_said`.
 
         `for_good`: see Session.leave.
         """
@@ -191,12 +191,13 @@ class Broker:
             return
         self._settings = None
         self._wanted.clear()
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                await session.publish(session.will)
-        except (TimeoutError, TemporaryError):
-            session.end("ended")  # then the broker says it: the will
-            return
+        if not is_said:
+            try:
+                async with asyncio.timeout(GOODBYE_S):
+                    await session.publish(session.will)
+            except (TimeoutError, TemporaryError):
+                session.end("ended")  # then the broker says it: the will
+                return
         await session.leave(GOODBYE_S, for_good=for_good)
 
     async def _open(self, settings: MqttSettings) -> Session:

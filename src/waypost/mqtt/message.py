@@ -13,6 +13,9 @@ from waypost.mail.address import IPAddress
 MAX_IN_HAND = 1_000
 MAX_PACKET = 24 << 20
 
+# The user property (MQTT 5 §3.3.2.3.7) that says which mail a message was made of.
+MARK = "waypost-id"
+
 
 class PublishRefused(TemporaryError):
     """The broker does not take a message; the operator has to let it."""
@@ -27,6 +30,7 @@ class Message(NamedTuple):
     payload: bytes
     is_retained: bool
     correlation: bytes | None = None  # of the request it answers (MQTT 5 §3.3.2.3.6); None: none
+    mark: str | None = None  # of the mail it was made of, in the user property MARK; None: of none
 
 
 class Received(NamedTuple):

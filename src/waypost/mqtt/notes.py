@@ -36,6 +36,8 @@ class Noted:
     last_event: str = ""
     count: int = 0
     image_type: str | None = None  # None: it has sent no picture
+    is_silent: bool = False  # for longer than its mail is expected
+    dropped: list[str] = field(default_factory=list)  # kinds it has no more, and Home Assistant has
 
     def is_on(self, kind: str) -> bool:
         return self.kinds[kind] != _OFF
@@ -60,6 +62,7 @@ class Notes:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.client_id = f"waypost-{secrets.token_hex(6)}"
+        self.broker = ""  # where it was said; empty: nowhere yet
         self.base = ""  # what was said lies below it
         self.prefix = ""  # discovery, as above
         self.devices: dict[str, Noted] = {}  # by slug
@@ -77,7 +80,7 @@ class Notes:
             for device in devices:
                 _check(device)
             self.client_id, self.base = str(found["client_id"]), str(found["base"])
-            self.prefix = str(found["prefix"])
+            self.prefix, self.broker = str(found["prefix"]), str(found.get("broker", ""))
             self.gone = [str(topic) for topic in found["gone"]]
             self.filters = [str(topic) for topic in found.get("filters", [])]
         except FileNotFoundError:
@@ -125,6 +128,7 @@ class Notes:
     def _as_json(self) -> dict[str, Any]:
         return {
             "client_id": self.client_id,
+            "broker": self.broker,
             "base": self.base,
             "prefix": self.prefix,
             "gone": self.gone,
@@ -134,7 +138,8 @@ class Notes:
 
 
 def _check(device: Noted) -> None:
-    texts = (device.slug, device.name, device.source, device.last_event, *device.kinds)
+    texts = [device.slug, device.name, device.source, device.last_event]
+    texts += [*device.kinds, *device.dropped]
     numbers = (device.last_seen, device.count, *device.kinds.values())
     if not all(isinstance(text, str) for text in texts) or not all(
         isinstance(number, int | float) for number in numbers

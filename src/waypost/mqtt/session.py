@@ -23,7 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from waypost.errors import PeerUnreachable
 from waypost.mail.address import as_value
 from waypost.mqtt.inbound import purpose_of
-from waypost.mqtt.message import MAX_IN_HAND, MAX_PACKET, Message, PublishRefused, Received
+from waypost.mqtt.message import MARK, MAX_IN_HAND, MAX_PACKET, Message, PublishRefused, Received
 from waypost.mqtt.settings import MqttSettings
 
 # Without traffic the broker hears from us this often, and then sends our will after half as long
@@ -104,6 +104,7 @@ class Session(asyncio.Protocol):
         self._accepted: asyncio.Future[None] = loop.create_future()
         self._over: asyncio.Future[str] = loop.create_future()  # why it ended
         self.max_packet: int | None = None  # octets the broker takes at once; None: not said
+        self._farewell = ""  # why we have said it
         # What of ours a broker without "no local" will send us.
         self._echoes: deque[tuple[str, bytes]] = deque(maxlen=_MAX_ECHOES)
         self.is_resumed = False  # True: the broker knew us, and kept what came meanwhile
@@ -128,9 +129,14 @@ class Session(asyncio.Protocol):
             raise PeerUnreachable("the connection to the MQTT broker is lost")
         if self._settings.version != "5" and purpose_of(self._settings, message.topic) is not None:
             self._echoes.append((message.topic, message.payload))
+        given: dict[str, object] = {}
+        if message.correlation is not None:
+            given["CorrelationData"] = message.correlation
+        if message.mark is not None:
+            given["UserProperty"] = (MARK, message.mark)
         properties: Properties | None = None
-        if message.correlation is not None and self._settings.version == "5":
-            properties = _properties(PacketTypes.PUBLISH, CorrelationData=message.correlation)
+        if given and self._settings.version == "5":
+            properties = _properties(PacketTypes.PUBLISH, **given)
         info = self._engine.publish(
             message.topic, message.payload, 1, message.is_retained, properties
         )
@@ -168,7 +174,7 @@ class Session(asyncio.Protocol):
         """Close the connection; without a farewell the broker sends our will."""
         self._finish(why)
 
-    async def leave(self, limit_s: float, *, for_good: bool = False) -> None:
+    async def leave(self, limit_s: float, *, for_good: bool = False, why: str = "ended") -> None:
         """Say farewell, so that the broker forgets our will, and wait until it has closed.
 
         `for_good`: it need not keep anything for us any more (MQTT 5 only; §3.14.2.2.2).
@@ -178,9 +184,10 @@ class Session(asyncio.Protocol):
         properties: Properties | None = None
         if for_good and self._settings.version == "5":
             properties = _properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0)
+        self._farewell = why
         self._engine.disconnect(properties=properties)
         await asyncio.wait({self._over}, timeout=limit_s)
-        self._finish("ended")
+        self._finish(why)
 
     # What the loop calls.
 
@@ -235,7 +242,8 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._finish("the connection was lost" + (f": {exc}" if exc else ""))
+        lost = "the connection was lost" + (f": {exc}" if exc else "")
+        self._finish(self._farewell or lost)
 
     def _look(self) -> None:
         """Now and then: is the broker still there?"""

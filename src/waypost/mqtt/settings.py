@@ -83,6 +83,8 @@ class MqttSettings:
     version: str = "5"  # one of VERSIONS
     retain: bool = True  # states and pictures stay with the broker
     reset_after_s: float = RESET_AFTER_S
+    mailbox: str = ""  # in front of topics in addresses; empty: mail names none
+    topics: tuple[str, ...] = ()  # filters: which topics those may be
     requests: bool = False  # whoever may publish below the base may send mail
     subscribe: tuple[Subscription, ...] = ()
 

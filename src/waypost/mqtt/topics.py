@@ -7,7 +7,7 @@ each restart. Topics are one level of the device's slug; the name for people is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,9 +36,10 @@ def bridge_state(base: str, payload: bytes) -> Message:
     return Message(f"{base}/bridge/state", payload, True)
 
 
-def bridge_info(base: str, devices: int) -> Message:
-    """What the hub says of itself."""
-    return _json(f"{base}/bridge/info", {"version": __version__, "devices": devices}, True)
+def bridge_info(base: str, devices: int, lost_logins: Sequence[str]) -> Message:
+    """What the hub says of itself; `lost_logins`: of relays, by name."""
+    info = {"version": __version__, "devices": devices, "lost_logins": list(lost_logins)}
+    return _json(f"{base}/bridge/info", info, True)
 
 
 def happened(base: str, device: Noted, payload: Mapping[str, object]) -> Message:
@@ -52,8 +53,9 @@ def image(base: str, device: Noted, octets: bytes, *, is_retained: bool) -> Mess
 
 
 def availability(base: str, device: Noted, *, is_retained: bool) -> Message:
-    """A device that has sent mail is there."""
-    return Message(f"{base}/{device.slug}/availability", ONLINE, is_retained)
+    """A device is there unless its mail is overdue."""
+    said = OFFLINE if device.is_silent else ONLINE
+    return Message(f"{base}/{device.slug}/availability", said, is_retained)
 
 
 def state(base: str, device: Noted, *, is_retained: bool) -> Message:
@@ -78,7 +80,12 @@ def kept_topics(base: str, prefix: str, device: Noted) -> Iterator[str]:
     if prefix:
         yield _discovery_topic(prefix, base, device.slug)
     for level in ("state", "availability", "image", *device.kinds):
-        yield f"{base}/{device.slug}/{level}"
+        yield level_topic(base, device, level)
+
+
+def level_topic(base: str, device: Noted, level: str) -> str:
+    """One topic of a device."""
+    return f"{base}/{device.slug}/{level}"
 
 
 def bridge_topics(base: str, prefix: str) -> Iterator[str]:
@@ -99,8 +106,10 @@ def status_topic(prefix: str) -> str:
     return f"{prefix}/status"
 
 
-def bridge_discovery(base: str, prefix: str) -> Message:
-    """The hub as a device of Home Assistant, which the others hang on."""
+def bridge_discovery(base: str, prefix: str, page: str | None) -> Message:
+    """The hub as a device of Home Assistant, which the others hang on. `page`: its web page; None:
+    it has none.
+    """
     own = f"{base}_bridge"
     connected = {
         "p": "binary_sensor",
@@ -112,7 +121,9 @@ def bridge_discovery(base: str, prefix: str) -> Message:
         "payload_on": ONLINE.decode(),
         "payload_off": OFFLINE.decode(),
     }
-    device = {"ids": [own], "name": f"Waypost ({base})", "sw": __version__}
+    device: dict[str, Any] = {"ids": [own], "name": f"Waypost ({base})", "sw": __version__}
+    if page is not None:
+        device["cu"] = page
     return _json(
         _discovery_topic(prefix, base, "bridge"),
         {"dev": device, "o": _origin(), "cmps": {"connected": connected}},
@@ -120,8 +131,12 @@ def bridge_discovery(base: str, prefix: str) -> Message:
     )
 
 
-def discovery(base: str, prefix: str, device: Noted) -> Message:
-    """A device as Home Assistant's discovery has it (device form, MQTT integration)."""
+def discovery(base: str, prefix: str, device: Noted, dropped: Sequence[str] = ()) -> Message:
+    """A device as Home Assistant's discovery has it (device form, MQTT integration).
+
+    `dropped`: kinds it has no more. Their entities go by being named once with nothing but their
+    platform (MQTT integration, "Removing components").
+    """
     own = f"{base}_{device.slug}"
     below = f"{base}/{device.slug}"
     components: dict[str, Any] = {
@@ -166,6 +181,8 @@ def discovery(base: str, prefix: str, device: Noted) -> Message:
         }
     for name, component in components.items():
         component["unique_id"] = f"{own}_{name}"
+    for kind in dropped:
+        components.setdefault(f"is_{kind}", {"p": "binary_sensor"})
     about = {"ids": [own], "name": device.name, "via_device": f"{base}_bridge"}
     if device.model is not None:
         about["mdl"] = device.model

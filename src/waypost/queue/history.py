@@ -144,11 +144,14 @@ class History:
             return [self._entry(connection, row) for row in rows]
 
     def waiting_for(self, target: str) -> list[QueueId]:
-        """Messages with recipients that wait for a target. Raises StoreUnavailable."""
+        """Messages with recipients that wait for a target, or for any of its kind.
+
+        Raises StoreUnavailable.
+        """
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT DISTINCT queue_id FROM recipient"
-                " WHERE next_attempt_at IS NOT NULL AND target = ?",
+                " WHERE next_attempt_at IS NOT NULL AND (target = ?1 OR target GLOB ?1 || ':*')",
                 (target,),
             )
             return [encode_queue_id(number) for (number,) in rows]

@@ -129,6 +129,13 @@ class MailboxNames:
         """The mailbox an address of that name reaches, however a rule spells it."""
         return Target("mailbox", self._fold_id(target.argument))
 
+    def detail_of(self, local_part: str, name: str) -> str | None:
+        """The sub-address of a name, as it is written; empty: it has none. None: the local part is
+        no spelling of the name.
+        """
+        base, _, detail = local_part.partition(self._settings.subaddress)
+        return detail if self.fold(base) == self.fold(name) else None
+
     def _base(self, name: str) -> str:
         separator = self._settings.subaddress
         return (name.partition(separator)[0] or name) if separator else name

@@ -31,6 +31,7 @@ from waypost.routing.mailboxes import HUB, POSTMASTER, MailboxNames
 from waypost.routing.patterns import AddressGlob, Glob
 from waypost.routing.storms import StormSettings
 from waypost.routing.targets import Target, rejection
+from waypost.routing.topics import TopicSettings, command_target
 
 # What stands for the listener of mail that a list sends to its members.
 LIST = "(list)"
@@ -42,12 +43,15 @@ Explain = Callable[..., None]
 # The mailbox a client's mail goes to where its address has none; None: it has no such mailbox.
 MailboxOf = Callable[[IPAddress], str | None]
 
+# What mail to a device's own address is published as, see mqtt/publication; None: it is sent there.
+CommandOf = Callable[[IPAddress], str | None]
+
 
 def _nobody_asks(because: str, step: str, *values: object) -> None:
     pass
 
 
-def _no_mailbox(client: IPAddress) -> str | None:
+def _none_of(ip: IPAddress) -> str | None:
     return None
 
 
@@ -128,6 +132,7 @@ class RoutingSettings:
     rules: tuple[Rule, ...] = ()
     lists: tuple[ListSettings, ...] = ()
     groups: GroupSettings = field(default_factory=GroupSettings)
+    topics: TopicSettings | None = None  # None: there is no MQTT broker
 
 
 class Route(NamedTuple):
@@ -158,6 +163,7 @@ class _ByRules:
     may_settle: bool = False  # and would have the last word
 
 
+_NO_REPORTS = Reply(550, "Reports are not published", (7, 1))
 _WHAT_IS_OURS = "addresses.own, addresses.domains, RFC 1123 §5.2.17"
 
 
@@ -172,7 +178,8 @@ class RoutingTable:
         trusted: Networks,
         mailboxes: MailboxNames,
         gate: Gate,
-        mailbox_of_client: MailboxOf = _no_mailbox,
+        mailbox_of_client: MailboxOf = _none_of,
+        command_of_device: CommandOf = _none_of,
         clock: Callable[[], datetime] = local_time,
     ) -> None:
         self._settings = settings
@@ -183,6 +190,7 @@ class RoutingTable:
         self._mailboxes = mailboxes
         self._gate = gate
         self._mailbox_of_client = mailbox_of_client
+        self._command_of_device = command_of_device
         self._clock = clock
         # How far back the same mail is looked for, by the names of the rules that ask for it.
         self.duplicates_s = {
@@ -262,7 +270,7 @@ class RoutingTable:
             route, refusal = (
                 self._to_own(found, recipient, arrival, explain)
                 if ours
-                else self._onward(recipient, arrival, explain)
+                else self._onward(recipient, arrival, sender, explain)
             )
             if route is not None:
                 _add(routes, route)
@@ -324,6 +332,8 @@ class RoutingTable:
         if isinstance(recipient.domain, AddressLiteral) and scopes:
             explain("addresses.groups", "{} stands for {}", recipient.domain, ", ".join(scopes))
         local_part, mailboxes = recipient.local_part, self._mailboxes
+        if (topic := self._topic_in(local_part)) is not None:
+            return self._to_topic(topic, explain)
         by_name = [mailboxes.find(local_part, scope) for scope in scopes]
         found = self._only(by_name, local_part, explain) or mailboxes.find(local_part, HUB)
         if found is None:
@@ -343,6 +353,21 @@ class RoutingTable:
         explain("addresses.groups", "{} of them have it: refused", len(found))
         return replies.AMBIGUOUS
 
+    def _topic_in(self, local_part: str) -> str | None:
+        """The topic a local part names, perhaps empty or wrong; None: it is no such address."""
+        topics = self._settings.topics
+        if topics is None or not topics.mailbox:
+            return None
+        return self._mailboxes.detail_of(local_part, topics.mailbox)
+
+    def _to_topic(self, topic: str, explain: Explain) -> Target | Reply:
+        assert self._settings.topics is not None  # else no address names one
+        try:
+            return self._settings.topics.target_of(topic)
+        except ValueError as error:
+            explain("mqtt.topics", "{}: refused", error)
+            return Reply(550, f"Not published: {error}", (7, 1) if topic else (1, 1))
+
     def _why_not_for_stranger(
         self, ours: bool, found: Target | Reply | None, recipient: Address, explain: Explain
     ) -> Reply | None:
@@ -352,6 +377,9 @@ class RoutingTable:
         if recipient.local_part.lower() == POSTMASTER:
             explain("RFC 5321 §4.5.1", "mail to postmaster is always taken")
             return None
+        if self._topic_in(recipient.local_part) is not None:
+            explain("mqtt.mailbox", "a stranger may not publish: refused")
+            return replies.RELAY_DENIED
         if not self._settings.accept_from_strangers:
             explain("networks.accept_from_strangers", "strangers may mail nobody here: refused")
             return replies.RELAY_DENIED
@@ -430,6 +458,12 @@ class RoutingTable:
     ) -> tuple[Route | None, Reply | None]:
         if isinstance(found, Reply):
             return None, found
+        if found is not None and found.kind == "publish":
+            if arrival.is_report:
+                explain("mqtt.mailbox", "reports are not published: refused")
+                return None, _NO_REPORTS
+            explain("mqtt.mailbox", "published on {!r}", found.argument)
+            return Route(found, "address of a topic"), None
         if found is not None:
             setting = "[list]" if found.kind == "list" else "[[mailbox]]"
             explain(setting, "{} {!r}", found.kind, found.argument)
@@ -460,7 +494,7 @@ class RoutingTable:
         return Route(target, "mailbox of the device")
 
     def _onward(
-        self, recipient: Address, arrival: Arrival, explain: Explain
+        self, recipient: Address, arrival: Arrival, sender: Address | None, explain: Explain
     ) -> tuple[Route | None, Reply | None]:
         if isinstance(recipient.domain, Domain):
             # Some forms take no literal, so a device may be told a name that is nobody's.
@@ -469,11 +503,28 @@ class RoutingTable:
                 return route, None
             explain("[[route]]", "mail to names needs a route, and none matches: refused")
             return None, Reply(550, f"No route to {recipient.domain} is set up here", (7, 1))
+        # Nobody wrote a report to command a machine.
+        if isinstance(recipient.domain, AddressLiteral) and sender is not None:
+            command = self._command_of_device(recipient.domain.ip)
+            if command is not None:
+                return self._to_device(command, recipient.domain, explain)
         refusal = self._why_not_direct(recipient, arrival, origin_of(arrival), explain)
         if refusal is not None:
             return None, refusal
         explain("networks.trusted", "straight to {}", recipient.domain)
         return Route(Target("direct"), "literal in a trusted network"), None
+
+    def _to_device(
+        self, command: str, domain: AddressLiteral, explain: Explain
+    ) -> tuple[Route | None, Reply | None]:
+        """A device that only sends hears of mail by its topic."""
+        explain("command_topic", "the device at {} hears by MQTT", domain)
+        try:
+            target = command_target(command, self._settings.topics)
+        except ValueError as error:
+            explain("command_topic", "{}: put off", error)
+            return None, Reply(451, f"Not published: {error}", (3, 5))
+        return Route(target, "command topic of the device"), None
 
     def _why_not_direct(
         self, recipient: Address, arrival: Arrival, origin: Origin, explain: Explain

@@ -10,10 +10,11 @@ from ipaddress import ip_address
 from waypost.errors import AddressError
 from waypost.mail.address import AddressLiteral, Domain, parse_literal
 from waypost.mail.reply import Reply
+from waypost.mqtt.publication import Publication
 
 KINDS = (
     *("mailbox", "smtp", "lmtp", "relay", "direct", "list", "mqtt", "discard", "reject"),
-    *("webhook", "notify"),
+    *("webhook", "notify", "publish"),
 )
 # `direct:list` is written by lists only: the operator named the recipient, no client did.
 LISTED = "list"
@@ -82,6 +83,11 @@ def parse_target(text: str) -> Target:
             f"{text!r}: expected mqtt: and a kind of event, as in mqtt:motion: up to 48 letters,"
             f" digits, - and _, and none of {', '.join(sorted(_NO_EVENT_KINDS))}"
         )
+    if kind == "publish":
+        try:
+            Publication.parse(argument)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: expected publish: and a topic: {error}") from None
     return target
 
 

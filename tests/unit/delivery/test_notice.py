@@ -7,10 +7,11 @@ import pytest
 from tests.contract.mail import arrival
 from waypost.delivery.attachments import left_out_line
 from waypost.delivery.events import Event
-from waypost.delivery.notice import FIELDS, MAX_TITLE, checked_template, notice_of
+from waypost.delivery.notice import FIELDS, MAX_TITLE, notice_of
 from waypost.delivery.notifier import Told
 from waypost.delivery.notify import refusal
 from waypost.mail.envelope import QueueId
+from waypost.mail.template import Template
 from waypost.reading.event import event_of
 from waypost.reading.values import Attachment, Correspondent, ReadMail
 
@@ -32,8 +33,8 @@ def filled(mail: ReadMail, template: str, max_text: int = 100, **options: bool) 
     has_picture = options.get("has_picture", False)
     made = notice_of(
         *(event(mail, max_text), "bob@x.test"),
-        title="",
-        text=checked_template(template),
+        title=Template(""),
+        text=Template.parse(template, FIELDS),
         max_text=max_text,
         has_picture=has_picture,
     )
@@ -42,7 +43,7 @@ def filled(mail: ReadMail, template: str, max_text: int = 100, **options: bool) 
 
 def test_every_field_has_its_place() -> None:
     assert set(FIELDS) - {"recipient"} == set(event(ReadMail()).json) - {
-        *("v", "text_truncated", "attachments")
+        *("v", "text_truncated", "attachments", "suppressed", "duplicate_of")
     }
     mail = ReadMail(
         subject="S", from_=(Correspondent("", "a@b"),), to=(Correspondent("", "c"),) * 2, text="T\n"
@@ -58,15 +59,22 @@ def test_what_a_mail_says_is_never_a_template() -> None:
 
 @pytest.mark.parametrize("text", ["$body", "$", "cost: 5$", "${subject.x}", "$subject $Nope"])
 def test_templates_that_are_none(text: str) -> None:
-    with pytest.raises(ValueError, match=r"known: \$id|is written \$\$"):
-        checked_template(text)
+    with pytest.raises(ValueError, match=r"known: \$id|is written \$\$|nothing below"):
+        Template.parse(text, FIELDS)
 
 
 def test_texts_are_cut_and_say_so() -> None:
     assert filled(ReadMail(text="x" * 50), "$text", max_text=10) == "x" * 9 + "…"
     assert filled(ReadMail(text="abc", text_truncated=True), "$text") == "abc…"
     long = ReadMail(subject="a\n b " + "x" * 500)
-    made = notice_of(event(long), "b@c", title="$subject", text="t", max_text=9, has_picture=False)
+    made = notice_of(
+        event(long),
+        "b@c",
+        title=Template("$subject"),
+        text=Template("t"),
+        max_text=9,
+        has_picture=False,
+    )
     assert made.title.startswith("a b xxx")
     assert len(made.title) == MAX_TITLE
 
@@ -81,8 +89,8 @@ def test_the_line_about_attachments_stays_where_the_text_is_cut() -> None:
     assert line == "1 attachment left out: scan.pdf 9.0 MiB"
     made = notice_of(
         *(event(ReadMail(text="x" * 500)), "b@c"),
-        title="",
-        text="$text",
+        title=Template(""),
+        text=Template("$text"),
         max_text=60,
         has_picture=False,
         left_out=line,

@@ -41,6 +41,7 @@ ALL = {
     "failure": ["failed", "no space"],
     "success": ["done"],
     "alarm": "mailbox:ops",
+    "command_topic": "plant/door/set#line",
 }
 
 
@@ -57,9 +58,17 @@ def test_settings_survive_json_and_can_be_taken_away() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("name", "front door", "letters"),
+        ("name", " front door", "blanks"),
         ("name", "192.0.2.1", "IP address"),
-        ("name", "", "letters"),
+        ("name", "192 0 2 1", "IP address"),
+        ("name", "::1", "IP address"),
+        ("name", "Bridge", "the hub's own"),
+        ("name", "", "text"),
+        ("name", "a\u202eb", "text"),
+        ("name", "x" * 64, "63"),
+        ("command_topic", "a/#", "one of: text, line"),
+        ("command_topic", "a/+", "many topics"),
+        ("command_topic", "$SYS/x", "broker's own"),
         ("kind", "a\nb", "text"),
         ("kind", "x" * 201, "text"),
         ("expect_s", 0, "every second"),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from waypost.devices.desk import device_row
+from waypost.devices.names import DeviceSettings as Configured
 from waypost.devices.registry import NoSuchDevice, Registry
 from waypost.mail.address import Address
 from waypost.mail.envelope import Arrival, Envelope, QueueId
@@ -88,6 +90,40 @@ def test_nothing_is_written_for_nothing_and_forgetting_lasts(tmp_path: Path) -> 
     asyncio.run(registry.write())
     again.load()
     assert again.find("192.0.2.7").sessions == 1
+
+
+def test_any_text_is_a_name_and_topics_tell_them_apart(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "devices.db")
+    registry.change("192.0.2.7", {"name": "Front Door"})
+    assert registry.find("front door").ip == CAMERA
+    with pytest.raises(ValueError, match="has the name 'Front Door'"):
+        registry.change("192.0.2.8", {"name": "front-door"})
+    registry.change("192.0.2.8", {"name": "Front Door 2"})
+    registry.change("front door", {"name": "FRONT DOOR", "kind": "camera"})
+    assert registry.find("Front Door").name == "FRONT DOOR"
+
+
+def test_what_the_configuration_says_counts_first(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "devices.db")
+    registry.meet(CAMERA)
+    registry.change("192.0.2.7", {"name": "cam", "kind": "camera", "command_topic": "a/b"})
+    yard = Configured((CAMERA, NVR), "Yard Gate", None, "yard/set#line")
+    registry.configure([yard])
+    device = registry.find("yard gate")
+    assert device is registry.find("192.0.2.7")
+    row = device_row(device)
+    assert (row["name"], row["kind"]) == ("Yard Gate", "camera")
+    assert row["command_topic"] == registry.command_of(CAMERA) == "yard/set#line"
+    # Also of what has never been here.
+    assert registry.command_of(NVR) == "yard/set#line"
+    with pytest.raises(ValueError, match=r"\[\[device\]\] gives 192\.0\.2\.7 the name"):
+        registry.change("192.0.2.9", {"name": "yard-gate"})
+    met = registry.meet(NVR)
+    assert met is not None
+    assert met.label == "Yard Gate"
+    registry.configure([])
+    assert (device.label, met.label) == ("cam", "2001:db8::7")
+    assert (registry.command_of(CAMERA), registry.command_of(NVR)) == ("a/b", None)
 
 
 def test_a_name_belongs_to_one(tmp_path: Path) -> None:

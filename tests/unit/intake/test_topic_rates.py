@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from waypost.intake.topic_rates import AT_ONCE, MAX_TOPIC, MAX_TOPICS, PER_MINUTE, TopicRates
+from waypost.intake.topic_rates import (
+    AT_ONCE,
+    MAX_TOPIC,
+    MAX_TOPICS,
+    PER_MINUTE,
+    REQUESTS_PER_MINUTE,
+    TopicRates,
+)
 from waypost.observe import Log
 
 
@@ -59,3 +66,11 @@ def test_long_topics_are_known_by_their_beginning() -> None:
     rates, _, lines = made()
     assert sum(rates.takes("x" * 60_000 + str(number)) for number in range(AT_ONCE + 1)) == AT_ONCE
     assert len(lines.events[0][1]["topic"]) == MAX_TOPIC
+
+
+def test_requests_may_be_more() -> None:
+    rates, clock, _ = made()
+    while rates.takes("a", REQUESTS_PER_MINUTE):
+        pass
+    clock.now += 1
+    assert sum(rates.takes("a", REQUESTS_PER_MINUTE) for _ in range(AT_ONCE)) == 100

@@ -10,6 +10,9 @@ from tests.unit.config.test_settings import faults, load
 from waypost.mqtt.settings import BrokerUrl, MqttSettings
 
 URL = '[mqtt]\nurl = "mqtt://10.0.0.1"\n'
+MAIL = URL + 'mailbox = "mqtt"\ntopics = ["#"]\n'
+DEVICE = '[[device]]\naddress = "10.0.0.5"\nname = "a"\n'
+ROUTE = '[[route]]\nname = "r"\nmatch = {}\n'
 SECURE = '[mqtt]\nurl = "mqtts://broker.lan"\n'
 
 
@@ -96,6 +99,23 @@ def test_all_of_it(tmp_path: Path) -> None:
         (URL + '[[route]]\nname = "r"\nmatch = {}\nto = ["mqtt:state"]\n', "kind of event"),
         (URL + '[[route]]\nname = "r"\nmatch = {}\nto = ["mqtt"]\n', "needs an argument"),
         ('[[device]]\naddress = "10.0.0.5"\nname = "bridge"\n', "the hub's own"),
+        ('[[device]]\naddress = "10.0.0.5"\nname = "10.0.0.6"\n', "an IP address"),
+        (DEVICE + 'command_topic = "a/set"\n', "needs mqtt.url"),
+        (URL + DEVICE + 'command_topic = "a/+"\n', "many topics"),
+        (URL + DEVICE + 'command_topic = "waypost/a"\n', "the hub's own"),
+        (ROUTE + 'to = ["publish:a"]\n', "publish: needs mqtt.url"),
+        (URL + ROUTE + 'to = ["publish:homeassistant/status"]\n', "the hub's own"),
+        (URL + ROUTE + 'to = ["publish:a#body"]\n', "behind # expected"),
+        (URL + 'mailbox = "mqtt"\n', "go together"),
+        (URL + 'topics = ["#"]\n', "go together"),
+        (URL + "topics = []\n", "with an entry"),
+        (URL + 'topics = ["a#"]\n', "stands alone"),
+        (URL + 'mailbox = "m+t"\n', "letters"),
+        (MAIL + '[mailboxes]\nsubaddress = ""\n', "needs mailboxes.subaddress"),
+        (MAIL + '[mailboxes]\nsubaddress = "q"\n', "begins the topic"),
+        (MAIL + '[[mailbox]]\nname = "MQTT"\n', "name of a mailbox"),
+        (MAIL + '[[mailbox]]\nname = "a"\naliases = ["mqtt"]\n', "name of a mailbox"),
+        (MAIL + '[list.mqtt]\nmembers = ["a@[10.0.0.1]"]\n', "name of a mailbox"),
         ('[[device]]\naddress = "door.lan"\nname = "d"\n', "expected an IP address"),
         (
             '[[device]]\naddress = "10.0.0.5"\nname = "a b"\n'

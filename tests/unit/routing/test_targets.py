@@ -42,6 +42,8 @@ from waypost.routing.targets import (
         "discard",
         "reject:5.7.1 not here",
         "reject",
+        "publish:pump/set",
+        "publish:plant/alarm#subject",
     ],
 )
 def test_a_target_is_printed_as_it_was_read(text: str) -> None:

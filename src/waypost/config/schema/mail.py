@@ -117,7 +117,8 @@ ROUTE = Section(
             REQUIRED,
             "list of targets",
             "mailbox:NAME or mailbox:NAME@DOMAIN, smtp:[IP]:PORT or smtp:NAME:PORT, lmtp:/PATH"
-            " or lmtp:[IP]:PORT, relay:NAME, direct, list:NAME, mqtt:KIND, discard,"
+            " or lmtp:[IP]:PORT, relay:NAME, direct, list:NAME, mqtt:KIND, publish:TOPIC,"
+            " discard,"
             " reject:X.Y.Z TEXT, webhook:NAME, notify:NAME."
             " Each is tried and retried on its own.",
         ),

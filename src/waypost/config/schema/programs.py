@@ -9,14 +9,17 @@ from waypost.config.readers import (
     read_addresses,
     read_broker,
     read_count,
+    read_device_name,
     read_flag,
     read_hook_url,
     read_hook_url_file,
+    read_mailbox_label,
     read_networks,
     read_notify_url,
     read_notify_urls_file,
     read_path,
     read_pixels,
+    read_publication,
     read_qos,
     read_seconds,
     read_secret,
@@ -278,6 +281,22 @@ MQTT = Section(
         ),
         _max_text("Characters of the mail's text that go along.", MAX_TEXT),
         Key(
+            "mailbox",
+            read_mailbox_label,
+            "",
+            "letters, digits, - and _",
+            "Mail for this name with a topic behind it, as in `mqtt+pump/set@[192.168.1.20]`, is"
+            " [published](../how-to/mqtt-and-home-assistant.md#mail-that-publishes) there, as"
+            " plain text. Absent: no address names a topic.",
+        ),
+        Key(
+            "topics",
+            list_of(read_topic_filter, may_be_empty=False),
+            (),
+            'list of topic filters, as in "pump/#" and "lights/+/set"',
+            "The topics that addresses may name.",
+        ),
+        Key(
             "requests",
             read_flag,
             False,
@@ -333,15 +352,25 @@ DEVICE = Section(
             read_addresses,
             REQUIRED,
             "an IP address, or a list of them",
-            "Where its mail comes from.",
+            "Where its mail comes from. Of several, each [proves senders"
+            "](../how-to/prove-literal-senders.md) at the others.",
         ),
-        Key("name", read_text, REQUIRED, "a text", "What it is called, in any script."),
+        Key("name", read_device_name, REQUIRED, "a text", "What it is called, in any script."),
         Key(
             "kind",
             read_text,
             None,
             "a text",
             'What it is, for people, as in "camera".',
+        ),
+        Key(
+            "command_topic",
+            read_publication,
+            None,
+            "a topic, as in `publish:`",
+            "Mail to the device's own address, as in `pump@[192.168.1.7]`, is"
+            " [published](../how-to/mqtt-and-home-assistant.md#answer-a-machine) there, and not"
+            " sent to the device.",
         ),
     ),
     "A device, by name. Others are called by their address.",
