@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -212,16 +213,20 @@ def test_many_at_once_in_little_memory(hub: WebHub) -> None:
 
 
 def test_nothing_is_lost_by_kill_9(tmp_path: Path) -> None:
-    """200 means durable: every id that was told is delivered after a kill, and once."""
+    """200 means durable: every id that was told is delivered after a kill."""
     with WebHub(tmp_path / "hub", retry(0.1)) as hub:
         told: list[str] = []
         stop = threading.Event()
 
         def client(number: int) -> None:
             while not stop.is_set():
+                values = {"to": [f"kill{number}@[127.0.0.1]"], "text": "x" * 9_000}
                 try:
-                    got = send(hub, {"to": [f"kill{number}@[127.0.0.1]"], "text": "x" * 9_000})
-                except OSError:
+                    # From an address of its own: while the hub is away, a client of the same
+                    # address could take its port, and so speak to itself.
+                    got = send(hub, values, source="127.0.0.2")
+                except (OSError, HTTPException):
+                    time.sleep(0.05)
                     continue
                 assert got.status == 200
                 told.append(got.json["id"])
@@ -229,9 +234,9 @@ def test_nothing_is_lost_by_kill_9(tmp_path: Path) -> None:
         clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
         for thread in clients:
             thread.start()
-        for _ in range(3):
+        for _ in range(4):
             count = len(told)
-            wait_until(lambda n=count: len(told) > n + 20)
+            wait_until(lambda n=count: len(told) > n + 50)
             hub.kill()
             hub.start()
         stop.set()
@@ -240,7 +245,7 @@ def test_nothing_is_lost_by_kill_9(tmp_path: Path) -> None:
         wait_until(lambda: not hub.json("queue", "list"))
         found = b"".join(octets for number in range(4) for octets in hub.mailbox(f"kill{number}"))
         lost = [queue_id for queue_id in told if f"with HTTP id {queue_id}".encode() not in found]
-        assert len(told) > 60
+        assert len(told) > 200
         assert not lost
 
 
