@@ -134,3 +134,18 @@ def test_many_failures_are_one_line() -> None:
     reply = refusal("phones", [(n, Told(False, "ntfy", why="away")) for n in range(1, 9)])
     assert reply.text.count("away") == 3
     assert reply.text.endswith("and 5 more")
+
+
+def test_a_mail_for_others_says_so() -> None:
+    """The last of many; the subject of a digest has the number itself."""
+    one = event(ReadMail(subject="Motion"))
+
+    def title(**more: object) -> str:
+        changed = Event(one.mail, one.json | more)
+        texts = {"title": "$subject", "text": "$text"}
+        return notice_of(changed, "a@b", **texts, max_text=100, has_picture=False).title
+
+    assert title() == "Motion"
+    assert title(more=94) == "Motion (+94 more)"
+    assert title(more=94, subject="94 more from door") == "94 more from door"
+    assert len(title(more=94, subject="x" * 300)) <= MAX_TITLE
