@@ -26,7 +26,7 @@ from tests.support.netns import joined_namespaces
 from tests.support.pebble import Pebble
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
-from waypost.hub import DRAIN_S
+from waypost.hub.ports import DRAIN_S
 from waypost.tls.authority import Authority, Subjects, subjects_of
 
 from .conftest import StartHub

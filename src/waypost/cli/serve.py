@@ -37,7 +37,7 @@ def add_commands(
 
 def _serve(parsed: argparse.Namespace) -> int:
     # It is most of the program, and its neighbours here are commands of a moment.
-    from waypost.hub import run_hub
+    from waypost.hub.running import run_hub
     from waypost.queue.sqlite import StoreInUse
 
     arguments = load_arguments(parsed)

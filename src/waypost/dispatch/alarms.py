@@ -11,6 +11,7 @@ from collections.abc import Callable
 from email.header import Header
 from textwrap import wrap
 
+from waypost.delivery.credentials import LostLogin
 from waypost.errors import TemporaryError
 from waypost.mail.address import Address
 from waypost.mail.envelope import (
@@ -26,9 +27,11 @@ from waypost.mail.message import QueuedMessage, date_field_value
 from waypost.observe import Log
 from waypost.queue.spool import InlineContent
 from waypost.queue.store import QueueStore
+from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import POSTMASTER, MailboxNames
 from waypost.routing.table import RoutingTable
 from waypost.routing.targets import Target
+from waypost.tls.pins import Pin
 
 _RULE = "alarm"
 
@@ -67,6 +70,38 @@ class Alarms:
             self._log.event("alarm-failed", id=queue_id, to=target, subject=subject, why=error)
         else:
             self._log.event("alarm", id=queue_id, to=target, subject=subject)
+
+    async def pin_changed(self, pin: Pin) -> None:
+        """A host shows another key: say so to whoever reads the log, and to postmaster."""
+        self._log.event("pin-changed", place=pin.place, known=pin.key, offered=pin.offered)
+        await self.tell(
+            None,
+            f"{pin.place} shows another key",
+            f"{pin.place} shows another key than the one it is known by. Mail for it waits.\n\n"
+            f"Known: {pin.key}\nShown now: {pin.offered}\n\n"
+            "If its certificate was made anew, or another device has its address now, accept the"
+            f" new key:\n\nwaypost tls pins accept '{pin.place}' --key {pin.offered}\n\n"
+            "If not, somebody else may answer there.",
+        )
+
+    async def login_lost(self, relay: Relay, lost: LostLogin) -> None:
+        """A relay does not let us in any more."""
+        await self.tell(
+            relay.alarm,
+            f"Mail waits: the login of relay {relay.name} is lost",
+            f"{lost.what}:\n\n{lost.why}\n\nNothing is lost: mail for the relay stays in"
+            f" the queue until the login works again. What to do: {lost.advice}.\n\n"
+            f"waypost relay test {relay.name} says, step by step, what comes of it.",
+        )
+
+    async def login_back(self, relay: Relay) -> None:
+        """It does again."""
+        await self.tell(
+            relay.alarm,
+            f"The login of relay {relay.name} is back",
+            f"Relay {relay.name} can be used as {relay.username} again. Mail that waited for it is"
+            " on its way.",
+        )
 
     def _message(self, queue_id: QueueId, target: Target, subject: str, text: str) -> QueuedMessage:
         now = time.time()

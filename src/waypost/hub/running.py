@@ -20,13 +20,11 @@ from waypost.app import (
     make_device_names,
     make_gate,
     make_hook_gate,
-    make_keeper,
     make_mailbox_names,
     make_own_addresses,
     make_registry,
     make_resolver,
     make_smtp,
-    make_subjects,
     make_table,
     make_tls_policy,
     make_verifier,
@@ -57,13 +55,16 @@ from waypost.dispatch.reports import Reporter
 from waypost.dispatch.storms import Storms, Why
 from waypost.errors import ConfigError, TemporaryError, WaypostError
 from waypost.http.client import HttpClient
+from waypost.hub.certificates import Certificates
+from waypost.hub.commands import Commands
+from waypost.hub.ports import DRAIN_S, Ports
 from waypost.intake.acceptance import Acceptance
 from waypost.intake.door import Door
 from waypost.intake.duplicates import Duplicates
 from waypost.intake.logins import Logins
 from waypost.intake.mqtt_subscriber import MqttSubscriber
 from waypost.intake.senders import Senders
-from waypost.intake.smtp_listener import SmtpListener
+from waypost.intake.smtp_listener import ListenerSettings, SmtpListener
 from waypost.intake.visitors import Visitors
 from waypost.mail.address import IPAddress, ip_text
 from waypost.mail.envelope import QueueId
@@ -79,19 +80,12 @@ from waypost.reading.process import MailReader
 from waypost.routing.hops import Relay
 from waypost.routing.mailboxes import MailboxNames
 from waypost.routing.table import RoutingTable
-from waypost.tls.pins import Pin
 from waypost.tls.policy import TlsPolicy
-from waypost.tls.settings import LOOK_S, Profile
 from waypost.web.server import WebServer
 from waypost.web.site import Site
 
 if TYPE_CHECKING:
-    from waypost.acme.renewer import Renewer
-
-# `waypost tls acme --now` waits this long, a little less than for an answer of any kind.
-ORDER_NOW_S = 50.0
-# How long sessions and attempts under way may take to end when the hub is told to stop.
-DRAIN_S = 10.0
+    pass
 
 
 class Hub:
@@ -110,16 +104,18 @@ class Hub:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.data_dir.chmod(0o700)
         self._own = make_own_addresses(settings)
-        self._listeners: list[SmtpListener] = []
         self._visitors = Visitors(settings.limits, log)
-        self._gate = make_gate(settings, self._own, self._listening)
+        self._gate = make_gate(settings, self._own, lambda: self._ports.bound)
         self._mailboxes = make_mailbox_names(settings)
         self._devices = make_registry(settings, log)
         self._visits = Visits(self._devices)
         self._table = self._make_table(settings)
-        self._keeper = make_keeper(settings)
-        self._renewer = self._make_renewer()
-        self._own_changed = asyncio.Event()
+        self._certificates = Certificates(
+            settings,
+            self._own,
+            lambda origin: HttpClient(self._gate, self._smtp.resolver, origin),
+            log,
+        )
         self._spool = Spool(settings.data_dir / "content")
         self._store = SqliteStore(
             settings.data_dir,
@@ -150,8 +146,13 @@ class Hub:
             self._door, lambda: self._settings.limits, self._visitors, self._troubles, log
         )
         self._configure_site(settings)
-        self._web = WebServer(
-            self._site.serve, names=lambda: self._site.names, visitors=self._visitors, log=log
+        self._ports = Ports(
+            self._make_listener,
+            WebServer(
+                self._site.serve, names=lambda: self._site.names, visitors=self._visitors, log=log
+            ),
+            spawn=self._spawn,
+            log=log,
         )
         self._maildir = MaildirTransport(
             mailbox_root(settings), on_created=lambda name: self._mailboxes.add(name)
@@ -160,7 +161,7 @@ class Hub:
             *(settings, self._own, self._gate),
             log=log,
             on_login=self._relay_login_changed,
-            on_pin=self._pin_changed,
+            on_pin=lambda pin: self._alarms.pin_changed(pin),
         )
         self._logins.verifier = make_verifier(settings, self._gate, self._smtp.resolver)
         self._alarms = Alarms(
@@ -195,7 +196,7 @@ class Hub:
         self._mqtt_events = MqttTransport(self._mqtt, events)
         self._mqtt_events.settings = settings.mqtt_events
         self._webhooks = WebhookTransport(
-            events, gate_of=partial(make_hook_gate, self._own, self._listening), log=log
+            events, gate_of=partial(make_hook_gate, self._own, lambda: self._ports.bound), log=log
         )
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
         self._notify = NotifyTransport(events, settings.data_dir / "notify.json")
@@ -238,25 +239,27 @@ class Hub:
             share=self._share,
             log=log,
         )
-        self._control = ControlServer(
-            settings.data_dir,
-            {
-                "status": self._status,
-                "act": self._act,
-                "hold-new": self._hold_new,
-                "reload": self._reload_asked,
-                "relay-login": self._relay_login,
-                "users": self._users_changed,
-                "acme": self._acme_asked,
-                **Desk(
-                    self._devices,
-                    self._visits,
-                    on_rename=self._device_renamed,
-                    on_forget=self._device_forgotten,
-                    log=log,
-                ).actions,
-            },
+        commands = Commands(
+            hostname=lambda: self._settings.hostname,
+            own=self._own,
+            ports=self._ports,
+            store=self._store,
+            dispatcher=self._dispatcher,
+            credentials=self._smtp.credentials,
+            certificates=self._certificates,
+            logins=self._logins,
+            read_accounts=lambda: make_accounts(self._settings),
+            reload=self.reload,
+            log=log,
         )
+        desk = Desk(
+            self._devices,
+            self._visits,
+            on_rename=self._device_renamed,
+            on_forget=self._device_forgotten,
+            log=log,
+        )
+        self._control = ControlServer(settings.data_dir, {**commands.actions, **desk.actions})
 
     async def run(self) -> None:
         """Start, serve until told to stop, drain. Raises OSError when an address is taken."""
@@ -279,18 +282,15 @@ class Hub:
         except TemporaryError as error:  # then windows begin anew, and digests come all the same
             log.event("storms-forgotten", why=error)
         try:
-            await self._renew_certificates(self._settings)
-            await self._renewer.configure(self._settings.acme, self._settings.hostname)
+            await self._certificates.start()
             self._say_masked(self._settings)
-            for settings in self._settings.listeners:
-                await self._listen(settings)
-            await self._web.listen(self._settings.http.bind)
+            await self._ports.open(self._settings)
             await self._control.start()
             self._spawn(self._own.follow(self._interfaces_changed), "interfaces")
             self._spawn(self._dispatcher.run(), "dispatcher")
-            self._spawn(self._keep_certificates(), "certificates")
+            self._spawn(self._certificates.keep(), "certificates")
             self._spawn(self._smtp.credentials.keep(), "relay logins")
-            self._spawn(self._renewer.run(), "acme")
+            self._spawn(self._certificates.keep_public(), "acme")
             self._spawn(self._devices.keep(), "devices")
             self._spawn(self._watch.keep_time(), "devices' silence")
             self._spawn(self._watch.read_mail(), "devices' mail")
@@ -324,7 +324,7 @@ class Hub:
             return why
         try:
             accounts = await asyncio.to_thread(make_accounts, settings)
-            await self._renew_certificates(settings)
+            await self._certificates.renew(settings)
             policy = await asyncio.to_thread(make_tls_policy, settings)
         except (WaypostError, OSError) as error:
             self._log.event("reload-refused", why=error)
@@ -342,7 +342,7 @@ class Hub:
             self._own.reconfigure(
                 follow_interfaces=settings.follow_interfaces, extra=settings.extra_own
             )
-            self._own_changed.set()
+            self._certificates.look_again()
         self._gate.trusted = Networks(settings.trusted)
         self._devices.configure(settings.devices)
         mailboxes = MailboxNames(settings.mailboxes)
@@ -359,42 +359,17 @@ class Hub:
         self._smtp.settings = smtp_settings(settings)
         self._smtp.credentials.configure(settings.relays)
         self._smtp.demands.policy = policy
-        await self._renewer.configure(settings.acme, settings.hostname)
+        await self._certificates.configure(settings)
         self._paces.configure(settings.relays)
         self._storms.configure(settings.routing.rules)
         await self._configure_mqtt(settings)
         self._mqtt_events.settings = settings.mqtt_events
         self._webhooks.configure(settings.webhooks, self._smtp.resolver)
         self._notify.configure(settings.notify)
-        kept = [entry for entry in self._listeners if entry.settings in settings.listeners]
-        gone = [entry for entry in self._listeners if entry not in kept]
-        self._listeners = kept
-        for listener in kept:
-            listener.configure(
-                trusted=trusted_clients(settings),
-                limits=settings.limits,
-                hostname=settings.hostname,
-            )
         self._visitors.limits = settings.limits
         self._say_masked(settings)
-        for listener in gone:
-            listener.stop_listening()
-            self._spawn(listener.drain(DRAIN_S), "drain")
-        there = [entry.settings for entry in kept]
-        trouble: str | None = None
-        for wanted in settings.listeners:
-            if wanted not in there:
-                try:
-                    await self._listen(wanted)
-                except OSError as error:
-                    trouble = error.strerror
-                    self._log.event("reload-trouble", why=trouble)
         self._configure_site(settings)
-        try:
-            await self._web.listen(settings.http.bind)
-        except OSError as error:
-            trouble = error.strerror
-            self._log.event("reload-trouble", why=trouble)
+        trouble = await self._ports.move(settings)
         self._log.event("reloaded", source=settings.source)
         return trouble
 
@@ -444,11 +419,9 @@ class Hub:
 
     def _troubles(self) -> dict[str, str | None]:
         """What keeps the hub from taking mail; see Health."""
-        there = [listener.settings for listener in self._listeners]
-        away = [wanted.name for wanted in self._settings.listeners if wanted not in there]
         refusal = self._store.refusal(0)
         return {
-            "listeners": f"not open: {', '.join(away)}" if away else None,
+            "listeners": self._ports.away(self._settings),
             "store": None if refusal is None else refusal.text,
         }
 
@@ -463,51 +436,28 @@ class Hub:
                     " networks.trust_gateway says otherwise",
                 )
 
-    async def _listen(self, settings: Any) -> None:
-        listener = SmtpListener(
-            settings,
+    def _make_listener(self, wanted: ListenerSettings, settings: Settings) -> SmtpListener:
+        return SmtpListener(
+            wanted,
             acceptance=self._acceptance,
             logins=self._logins,
-            trusted=trusted_clients(self._settings),
-            limits=self._settings.limits,
-            hostname=self._settings.hostname,
+            trusted=trusted_clients(settings),
+            limits=settings.limits,
+            hostname=settings.hostname,
             visitors=self._visitors,
             visits=self._visits,
-            tls=(
-                None
-                if settings.tls == "off"
-                else partial(self._keeper.context, Profile(settings.tls_profile))
-            ),
+            tls=self._certificates.context_for(wanted),
             log=self._log,
         )
-        try:
-            await listener.start()
-        except OSError:
-            listener.stop_listening()  # where it had bound before
-            raise
-        self._listeners.append(listener)
 
     def _make_table(self, settings: Settings) -> RoutingTable:
         return make_table(settings, self._own, self._mailboxes, self._gate, self._devices)
-
-    def _make_renewer(self) -> Renewer:
-        # As make_keeper.
-        from waypost.acme.renewer import Renewer
-
-        return Renewer(
-            self._settings.data_dir / "tls",
-            keeper=self._keeper,
-            own=self._own,
-            clients=lambda origin: HttpClient(self._gate, self._smtp.resolver, origin),
-            log=self._log,
-        )
 
     async def _shut_down(self) -> None:
         await self._control.close()
         # What nobody can write down any more need not be waited for.
         limit_s = 0.0 if self._is_writer_lost else DRAIN_S
-        drains = (listener.drain(limit_s) for listener in self._listeners)
-        await asyncio.gather(self._web.drain(limit_s), *drains)
+        await self._ports.drain(limit_s)
         await self._from_mqtt.close(limit_s)
         self._logins.close()
         for task in self._background:
@@ -546,49 +496,9 @@ class Hub:
         self._trouble = "queue's writer"
         self._stop.set()
 
-    async def _renew_certificates(self, settings: Settings) -> None:
-        """Have the certificates that fit now. Raises CertificateFault, AuthorityError, OSError."""
-        if all(listener.tls == "off" for listener in settings.listeners):
-            return
-        subjects = make_subjects(settings, self._own)
-        prepared = await asyncio.to_thread(self._keeper.prepare, settings.tls, subjects)
-        self._keeper.load(prepared)
-        if prepared.trouble is not None:
-            self._log.event("certificate-trouble", why=prepared.trouble)
-
-    async def _keep_certificates(self) -> None:
-        """Until cancelled: again when our addresses change, and now and then anyway."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._own_changed.wait()
-            self._own_changed.clear()
-            try:
-                await self._renew_certificates(self._settings)
-            except (WaypostError, OSError) as error:
-                self._log.event("certificate-trouble", why=error)
-
-    async def _pin_changed(self, pin: Pin) -> None:
-        """A host shows another key: say so to whoever reads the log, and to postmaster."""
-        self._log.event("pin-changed", place=pin.place, known=pin.key, offered=pin.offered)
-        await self._alarms.tell(
-            None,
-            f"{pin.place} shows another key",
-            f"{pin.place} shows another key than the one it is known by. Mail for it waits.\n\n"
-            f"Known: {pin.key}\nShown now: {pin.offered}\n\n"
-            "If its certificate was made anew, or another device has its address now, accept the"
-            f" new key:\n\nwaypost tls pins accept '{pin.place}' --key {pin.offered}\n\n"
-            "If not, somebody else may answer there.",
-        )
-
     def _interfaces_changed(self, addresses: frozenset[IPAddress]) -> None:
         self._log.event("own-addresses", now=" ".join(sorted(map(str, addresses))))
-        self._own_changed.set()
-        self._renewer.look_again()
-
-    def _listening(self) -> frozenset[tuple[IPAddress | None, int]]:
-        bound = (bound for listener in self._listeners for bound in listener.bound)
-        return frozenset((*bound, *self._web.bound))
+        self._certificates.look_again()
 
     async def _relay_login_changed(self, relay: Relay, lost: LostLogin | None) -> None:
         """Tell the operator; when the login is back, its mail goes at once."""
@@ -596,20 +506,9 @@ class Hub:
         self._lost_logins = self._lost_logins - {name} | ({name} if lost is not None else set())
         self._mqtt.note_logins(self._lost_logins)
         if lost is not None:
-            await self._alarms.tell(
-                relay.alarm,
-                f"Mail waits: the login of relay {name} is lost",
-                f"{lost.what}:\n\n{lost.why}\n\nNothing is lost: mail for the relay stays in"
-                f" the queue until the login works again. What to do: {lost.advice}.\n\n"
-                f"waypost relay test {name} says, step by step, what comes of it.",
-            )
+            await self._alarms.login_lost(relay, lost)
             return
-        await self._alarms.tell(
-            relay.alarm,
-            f"The login of relay {name} is back",
-            f"Relay {name} can be used as {relay.username} again. Mail that waited for it is on"
-            " its way.",
-        )
+        await self._alarms.login_back(relay)
         try:
             await self._send_waiting(f"relay:{name}")
         except TemporaryError as error:  # then it goes when its time has come
@@ -633,69 +532,6 @@ class Hub:
     async def _share(self, content: Content, queue_id: QueueId) -> Content:
         assert isinstance(content, InlineContent | FileContent)  # all that our store lends
         return await asyncio.to_thread(self._spool.share, content, queue_id)
-
-    # What the command line asks for.
-
-    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "version": __version__,
-            "hostname": self._settings.hostname,
-            "own": sorted(map(str, self._own.current)),
-            "listeners": [
-                {
-                    "name": listener.settings.name,
-                    "role": listener.settings.role,
-                    "bound": [[str(ip), port] for ip, port in listener.places],
-                    "sessions": len(listener.sessions),
-                }
-                for listener in self._listeners
-            ],
-            "active": self._dispatcher.active,
-            "held": self._store.is_held,
-        }
-
-    async def _act(self, request: dict[str, Any]) -> dict[str, Any]:
-        action = Action(request["action"])
-        ids = request.get("ids")
-        if action is Action.RETRY:
-            self._dispatcher.forget_trouble()
-        changed = await self._store.act(
-            action, None if ids is None else [QueueId(entry) for entry in ids]
-        )
-        self._log.event(
-            "operator",
-            action=action,
-            ids="all" if ids is None else " ".join(ids),
-            recipients=changed,
-        )
-        return {"recipients": changed}
-
-    async def _hold_new(self, request: dict[str, Any]) -> dict[str, Any]:
-        held = bool(request["held"])
-        await self._store.hold_all_new(held=held)
-        self._log.event("operator", action="hold-all" if held else "release-all")
-        return {"held": held}
-
-    async def _relay_login(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Somebody has logged in with the command line."""
-        await self._smtp.credentials.see(str(request["relay"]))
-        return {"seen": True}
-
-    async def _users_changed(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._logins.accounts = await asyncio.to_thread(make_accounts, self._settings)
-        self._log.event("users-read", accounts=len(self._logins.accounts))
-        return {"accounts": len(self._logins.accounts)}
-
-    async def _acme_asked(self, request: dict[str, Any]) -> dict[str, Any]:
-        is_done = True
-        if request.get("now"):
-            self._log.event("operator", action="order-certificate")
-            is_done = await self._renewer.renew_now(ORDER_NOW_S)
-        return {**self._renewer.standing(), "done": is_done}
-
-    async def _reload_asked(self, request: dict[str, Any]) -> dict[str, Any]:
-        trouble = await self.reload()
-        return {"reloaded": True} if trouble is None else {"error": trouble}
 
 
 def run_hub(settings: Settings, reload_from: Mapping[str, Any]) -> None:
