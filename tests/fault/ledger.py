@@ -98,7 +98,7 @@ class Ledger:
         [entry] = history.find(Search(queue_id=QueueId(queue_id)))
         assert entry.finished_at is not None
         return sum(
-            after >= entry.message.accepted_at and before <= entry.finished_at
+            after >= entry.accepted_at and before <= entry.finished_at
             for before, after in self.kills
         )
 
