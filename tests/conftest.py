@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores SIGINT for what it runs in the background, and so would all children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--sweep"):
         settings.load_profile("sweep")
     else:

@@ -16,7 +16,7 @@ from tests.support.postfix import install
 
 FACTS = pytest.StashKey[list[str]]()
 
-DEFAULT_ROUNDS = 100
+DEFAULT_ROUNDS = 50
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -28,9 +28,9 @@ HASTY = """
 import sys
 from waypost.intake import session, smtp_listener
 smtp_listener.SWEEP_S = 0.1
-session.WITHOUT_MAIL_S = 1.5
+session.WITHOUT_MAIL_S = 4.5
 session.PACE_AFTER_S = 1.0
-session.STRESSED_IDLE_S = 1.0
+session.STRESSED_IDLE_S = 3.0
 session.IDLE_S = {idle_s}
 from waypost.cli import main
 sys.exit(main())
