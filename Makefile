@@ -59,7 +59,7 @@ unit: $(BIN)/.tests ## the quick tests
 	$(BIN)/python -m pytest tests/unit tests/protocol tests/docs
 
 test: check ## everything, on real servers started by the tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 $(BIN)/.bench: $(BIN)/.tests benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -r benchmarks/requirements.txt

@@ -1,7 +1,7 @@
 """The hub killed at random under load.
 
-The law, of test_kill_points too: what was acknowledged with 250 arrives, whole; a copy too many needs a kill
-while that mail was under way.
+The law, of test_kill_points too: what was acknowledged with 250 arrives, whole; a copy too many
+needs a kill while that mail was under way.
 """
 
 from __future__ import annotations
