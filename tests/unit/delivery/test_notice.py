@@ -142,8 +142,13 @@ def test_a_mail_for_others_says_so() -> None:
 
     def title(**more: object) -> str:
         changed = Event(one.mail, one.json | more)
-        texts = {"title": "$subject", "text": "$text"}
-        return notice_of(changed, "a@b", **texts, max_text=100, has_picture=False).title
+        return notice_of(
+            *(changed, "a@b"),
+            title=Template("$subject"),
+            text=Template("$text"),
+            max_text=100,
+            has_picture=False,
+        ).title
 
     assert title() == "Motion"
     assert title(more=94) == "Motion (+94 more)"
