@@ -123,8 +123,12 @@ class Credentials:
     async def refused(self, relay: Relay, why: str) -> LoginLost:
         """A relay takes no login of ours, and there is no other: what that means for mail.
 
-        The operator is told, once; the relay is left alone for a while.
+        The operator is told, once; the relay is left alone for a while. A login that is not
+        configured any more is of no account: its session began before a reload.
         """
+        current = self._relays.get(relay.name)
+        if current is None or _login_of(current) != _login_of(relay):
+            return _refused(relay, why)
         is_new = relay.name not in self._refusals
         self._refusals[relay.name] = _Refusal(time.monotonic(), why)
         if is_new and self._log is not None:
@@ -260,6 +264,10 @@ def advice_on(relay: Relay, said: str) -> str:
         "the account has to be the one that agreed to the login, and the scopes those of"
         f" SMTP; see {HOW_TO}"
     )
+
+
+def _login_of(relay: Relay) -> tuple[object, ...]:
+    return relay.username, relay.password, relay.oauth, relay.auth
 
 
 def _refused(relay: Relay, why: str) -> LoginLost:
