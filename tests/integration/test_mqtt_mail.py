@@ -384,8 +384,10 @@ def test_a_topic_gone_wild_is_held_back(start_hub: StartHub, broker: Mosquitto) 
         listener.publish("waypost/send/ops", "calm")
         hub.wait_for_mail("ops", limit_s=60)
     assert hub.log_text().count("mqtt-flood") == 1
+    # The rest comes when others have had their turn.
+    hub.wait_for_mail("wild", 1_000, limit_s=120)
     wait_until(lambda: not hub.json("queue", "list"), hub.log_text)
-    assert 1_000 <= len(hub.mailbox("wild")) < 1_400
+    assert len(hub.mailbox("wild")) < 1_400
 
 
 def test_subscriptions_end_with_their_settings(start_hub: StartHub, broker: Mosquitto) -> None:
