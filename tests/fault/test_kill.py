@@ -16,8 +16,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.fault.clients import Load
-from tests.fault.ledger import MAILBOX, RELAY, Ledger
-from tests.fault.mail import take_copies
+from tests.fault.collecting import collect
+from tests.fault.ledger import Ledger
 from tests.fault.sink import Sink, relay_config, running_sink
 from tests.fault.tracing import children_of
 from tests.fault.waiting import (
@@ -31,12 +31,6 @@ CLIENTS = 20
 LONGEST_ROUND_S = 0.6
 
 Say = Callable[[str], None]
-
-
-def collect(hub: Hub, sink: Sink, ledger: Ledger) -> None:
-    """Take what has arrived."""
-    ledger.collect(MAILBOX, take_copies(hub.data / "mail"))
-    ledger.collect(RELAY, sink.take_copies())
 
 
 @pytest.mark.timeout(0)  # the number of rounds decides

@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 
 from tests.fault.clients import submit
+from tests.fault.collecting import collect
 from tests.fault.ledger import MAILBOX, RELAY, Ledger
 from tests.fault.mail import LARGE, SMALL
 from tests.fault.sink import Sink, relay_config, running_sink
-from tests.fault.test_kill import Say, collect
 from tests.fault.tracing import deadly, is_alive, tasks_of, traced
 from tests.fault.waiting import (
     QUICK_RETRY,
@@ -33,6 +33,8 @@ from tests.fault.waiting import (
     wait_until_drained,
 )
 from tests.support.hub import Hub
+
+Say = Callable[[str], None]
 
 # At every system call. Which calls: all that change what is on the disk or tell somebody.
 CALLS = (

@@ -291,7 +291,7 @@ class Acceptance:
             answer(self._refused_content(transaction, refusal))
             return
         message = self._message(transaction, writer, content, section)
-        message, key = self._marked(transaction, message, head)
+        message, key = self._marked(transaction, message, head, section)
 
         def kept(done: asyncio.Future[None]) -> None:
             error = done.exception()
@@ -399,7 +399,7 @@ class Acceptance:
         )
 
     def _marked(
-        self, transaction: Transaction, message: QueuedMessage, head: bytes
+        self, transaction: Transaction, message: QueuedMessage, head: bytes, section: bytes
     ) -> tuple[QueuedMessage, bytes | None]:
         """The message, marked when the same was here before; else what to remember it by.
 
@@ -411,7 +411,7 @@ class Acceptance:
             wanted = self.table.duplicates_s
             asked = [wanted.get(queued.rule, 0.0) for queued in message.recipients]
             within_s = max(asked, default=0.0)
-        elif not arrival.trusted or not has_dedupe(head):
+        elif not arrival.trusted or not has_dedupe(section):
             return message, None
         else:
             fingerprint = Fingerprint()

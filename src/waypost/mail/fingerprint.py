@@ -23,9 +23,9 @@ _NAMED = ("from", "subject")
 _BOUNDARY = re.compile(rb"boundary=(?:\"[^\"\r\n]*\"|[^;\s]*)", re.I)
 
 
-def has_dedupe(head: bytes) -> bool:
-    """Whether the header of a content that begins so may have the field, as programs write it."""
-    return head.find(b"X-Waypost-Dedupe:", 0, head.find(b"\r\n\r\n")) >= 0
+def has_dedupe(section: bytes) -> bool:
+    """Whether a header section may have the field, as programs write it."""
+    return b"X-Waypost-Dedupe:" in section
 
 
 class Fingerprint:
