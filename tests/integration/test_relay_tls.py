@@ -228,6 +228,18 @@ def attempts(hub: Hub, name: str) -> list[str]:
     return [line for line in lines if " attempt " in line and ids and f"id={ids[0]} " in line]
 
 
+def secured(connected: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """A session as far as the second EHLO, to which nothing is said yet."""
+    connected.sendall(b"220 x\r\n")
+    connected.recv(1_000)
+    connected.sendall(HELLO)
+    connected.recv(1_000)
+    connected.sendall(b"220 go\r\n")
+    encrypted = context.wrap_socket(connected, server_side=True)
+    encrypted.recv(1_000)
+    return encrypted
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_relays(sent: Hub, services: Services, name: str) -> None:
     case = CASES[name]
@@ -500,13 +512,7 @@ def test_endless_challenges_end(
 
     def talk(connected: socket.socket) -> None:
         nonlocal challenges
-        connected.sendall(b"220 x\r\n")
-        connected.recv(1_000)
-        connected.sendall(HELLO)
-        connected.recv(1_000)
-        connected.sendall(b"220 go\r\n")
-        with context.wrap_socket(connected, server_side=True) as encrypted:
-            encrypted.recv(1_000)
+        with secured(connected, context) as encrypted:
             encrypted.sendall(b"250-x\r\n250 AUTH " + offer + b"\r\n")
             while encrypted.recv(1_000):
                 challenges += 1
@@ -524,13 +530,7 @@ def test_a_peer_that_repeats_the_password(start_hub: StartHub, certificates: Cer
     context.load_cert_chain(certificates.fine.certificate, certificates.fine.key)
 
     def talk(connected: socket.socket) -> None:
-        connected.sendall(b"220 x\r\n")
-        connected.recv(1_000)
-        connected.sendall(HELLO)
-        connected.recv(1_000)
-        connected.sendall(b"220 go\r\n")
-        with context.wrap_socket(connected, server_side=True) as encrypted:
-            encrypted.recv(1_000)
+        with secured(connected, context) as encrypted:
             encrypted.sendall(b"250-x\r\n250 AUTH PLAIN\r\n")
             said = encrypted.recv(1_000).split()[-1]
             encrypted.sendall(b"535 5.7.8 not " + said + b" nor " + PASSWORD.encode() + b"\r\n")
@@ -587,13 +587,7 @@ def test_a_fresh_token_that_is_refused(start_hub: StartHub, certificates: Certif
 
     def talk(connected: socket.socket) -> None:
         nonlocal logins
-        connected.sendall(b"220 x\r\n")
-        connected.recv(1_000)
-        connected.sendall(HELLO)
-        connected.recv(1_000)
-        connected.sendall(b"220 go\r\n")
-        with context.wrap_socket(connected, server_side=True) as encrypted:
-            encrypted.recv(1_000)
+        with secured(connected, context) as encrypted:
             encrypted.sendall(b"250-x\r\n250 AUTH XOAUTH2\r\n")
             assert encrypted.recv(10_000).startswith(b"AUTH XOAUTH2 ")
             logins += 1
